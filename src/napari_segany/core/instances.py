@@ -1,0 +1,80 @@
+"""Many objects of one image: boxes, scores, masks and the label image they make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from napari_segany.core.masks import Box, paste
+
+
+@dataclass(frozen=True, eq=False)
+class Instances:
+    """Objects found in one image; object `i` has the label ``i + 1``.
+
+    Attributes
+    ----------
+    shape : (H, W)
+    boxes : (N, 4) int64
+        Tight boxes (y0, x0, y1, x1), half-open; zeros for an empty mask.
+    patches : N arrays of bool
+        Each object's mask inside its box.
+    scores : (N,) float32
+    """
+
+    shape: tuple[int, int]
+    boxes: np.ndarray
+    patches: Sequence[np.ndarray]
+    scores: np.ndarray
+
+    @classmethod
+    def from_patches(
+        cls, shape: tuple[int, int], found: Sequence[tuple[Box, np.ndarray]], scores: Sequence[float] | np.ndarray
+    ) -> Instances:
+        """Build from (box, mask inside the box) pairs, as `Candidates.patch` gives them."""
+        boxes = np.array([box for box, _ in found], dtype=np.int64).reshape(-1, 4)
+        return cls(shape, boxes, [patch for _, patch in found], np.asarray(scores, dtype=np.float32))
+
+    def __len__(self) -> int:
+        return len(self.patches)
+
+    def mask(self, index: int) -> np.ndarray:
+        """(H, W) bool, the whole mask of one object, overlaps included."""
+        y0, x0, y1, x1 = (int(v) for v in self.boxes[index])
+        return paste(self.shape, (y0, x0, y1, x1), self.patches[index])
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """(H, W) int32, 0 is background; where objects overlap, the higher score wins."""
+        labels = np.zeros(self.shape, dtype=np.int32)
+        for index in np.argsort(self.scores, kind="stable"):
+            y0, x0, y1, x1 = self.boxes[index]
+            labels[y0:y1, x0:x1][self.patches[index]] = index + 1
+        return labels
+
+
+def box_iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """IoU of one box with (N, 4) boxes, rows first and half-open; (N,) float64."""
+    top_left = np.maximum(box[:2], boxes[:, :2])
+    bottom_right = np.minimum(box[2:], boxes[:, 2:])
+    overlap = np.prod(np.clip(bottom_right - top_left, 0, None), axis=1)
+    area = np.prod(box[2:] - box[:2]) + np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) - overlap
+    return np.where(area > 0, overlap / np.maximum(area, 1e-9), 0.0)
+
+
+def non_maximum_suppression(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
+    """Indices of the boxes kept, best score first.
+
+    A box goes when a better one overlaps it with an IoU above `threshold`.
+    One row of IoUs at a time keeps the memory linear in the number of boxes.
+    """
+    order = np.argsort(-scores, kind="stable")
+    kept = []
+    while order.size:
+        best, rest = order[0], order[1:]
+        kept.append(best)
+        order = rest[box_iou(boxes[best], boxes[rest]) <= threshold]
+    return np.array(kept, dtype=np.int64)

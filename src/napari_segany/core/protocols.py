@@ -1,0 +1,147 @@
+"""What the session needs of a model, of a stack and of a place for labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+from napari_segany.core.intensity import IntensityRange
+from napari_segany.core.masks import Candidates
+from napari_segany.core.prompts import Prompt
+
+#: True: three masks for every prompt. False: one. "auto": three for a single click, else one.
+Multimask = bool | Literal["auto"]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One row of the model list.
+
+    Attributes
+    ----------
+    name, family : str
+    capabilities : frozenset of {"image", "stack", "concept"}
+    size : int
+        Bytes of the weight file, 0 when unknown.
+    licence : str
+        SPDX identifier, or the licence's own name.
+    installed : bool
+        Whether the weights lie on this computer.
+    gated : bool
+        Whether the publisher asks for an account and an agreement.
+    url : str
+        Where the weights are published; empty for weights in the package.
+    """
+
+    name: str
+    family: str
+    capabilities: frozenset[str]
+    size: int
+    licence: str
+    installed: bool
+    gated: bool
+    url: str = ""
+
+
+@runtime_checkable
+class Embedding(Protocol):
+    """An encoded image, reusable for every prompt on it."""
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """(H, W) of the image in pixels."""
+        ...
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model that made it, the only one that can read it."""
+        ...
+
+
+class ImageModel(Protocol):
+    """A promptable model: encode once, answer many prompts."""
+
+    @property
+    def name(self) -> str:
+        """Registered name, or the checkpoint's file name."""
+        ...
+
+    @property
+    def family(self) -> str:
+        """Architecture: "nano", "sam", "mobile-sam", ..."""
+        ...
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        """Subset of {"image", "stack", "concept"}."""
+        ...
+
+    def embed(self, image: np.ndarray, intensity: IntensityRange | None = None) -> Embedding:
+        """Encode an (H, W[, C]) image; `intensity` is estimated from it when absent."""
+        ...
+
+    def predict(
+        self, embedding: Any, prompts: Sequence[Prompt], multimask: Multimask = "auto"
+    ) -> list[Candidates]:
+        """Answer a batch of prompts, one object each, on one embedding.
+
+        Raises
+        ------
+        UnsupportedError
+            When the embedding was made by another model.
+        """
+        ...
+
+
+class FrameSource(Protocol):
+    """A stack read one frame at a time."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H, W) or (N, H, W, C)."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Dtype of the frames."""
+        ...
+
+    @property
+    def intensity(self) -> IntensityRange:
+        """One range for the whole stack, so that a frame looks the same wherever it stands."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, frame: int) -> np.ndarray:
+        """One frame, (H, W) or (H, W, C), in memory."""
+        ...
+
+
+class LabelStore(Protocol):
+    """A label stack written one frame at a time."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(N, H, W)."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype:
+        """An integer dtype."""
+        ...
+
+    def read(self, frame: int) -> np.ndarray:
+        """A copy of one frame, (H, W)."""
+        ...
+
+    def write(self, frame: int, labels: np.ndarray) -> None:
+        """Replace one frame; returns when the frame is safe."""
+        ...
+
+    def array(self) -> Any:
+        """The labels as one array-like of shape (N, H, W), for display and slicing."""
+        ...

@@ -1,0 +1,54 @@
+"""Named numbers that people may change, each with its meaning beside it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EverythingSettings:
+    """How all objects of an image are found from many single clicks.
+
+    Attributes
+    ----------
+    points_per_side : int
+        Clicks along each side of the grid, at the centres of its cells.
+    score_threshold : float
+        Masks whose predicted IoU is lower are dropped.
+    stability_threshold, stability_offset : float
+        Masks whose area changes by more than this when the threshold moves by
+        the offset are dropped; see `Candidates.stability`.
+    overlap_threshold : float
+        Of two masks whose boxes overlap with a higher IoU, the better stays.
+    min_area : int
+        Smaller objects, holes and islands go, pixels.
+    max_share : float
+        Masks that cover more of the image are taken for its background.
+    """
+
+    points_per_side: int = 32
+    score_threshold: float = 0.88
+    stability_threshold: float = 0.95
+    stability_offset: float = 1.0
+    overlap_threshold: float = 0.7
+    min_area: int = 0
+    max_share: float = 0.9
+
+
+@dataclass(frozen=True)
+class PropagationSettings:
+    """How a mask is carried to the next frame.
+
+    Attributes
+    ----------
+    min_score : float
+        An object whose predicted IoU falls below has left.
+    min_overlap : float
+        An object whose mask overlaps that of the frame before with a lower IoU has left.
+    max_growth : float
+        A mask that grows or shrinks by a larger factor within a frame is not believed, and ends the object.
+    """
+
+    min_score: float = 0.3
+    min_overlap: float = 0.05
+    max_growth: float = 4.0

@@ -1,0 +1,1 @@
+"""The napari side: layer adapters, controller and widgets."""

@@ -1,0 +1,40 @@
+"""Keys of the widget, bound on the viewer while it is open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from napari.components import ViewerModel
+from napari.utils.notifications import show_warning
+
+#: Letters that neither napari's viewer nor its Points, Shapes and Labels layers use.
+KEYS = {"toggle_sign": "N", "accept": "J", "next_object": "K", "next_candidate": "H", "undo": "U"}
+
+
+class Keys:
+    """Binds actions to their keys, and gives the keys back.
+
+    Parameters
+    ----------
+    viewer : napari viewer
+    actions : name in `KEYS` -> function
+        A key that is taken already is left alone, with a notice.
+    """
+
+    def __init__(self, viewer: ViewerModel, actions: Mapping[str, Callable[[], None]]) -> None:
+        self.viewer = viewer
+        self.bound: list[str] = []
+        for name, action in actions.items():
+            key = KEYS[name]
+            try:
+                viewer.bind_key(key, lambda _, action=action: action())
+            except ValueError:
+                show_warning(f'The key {key} is taken by something else; use the button "{name.replace("_", " ")}".')
+            else:
+                self.bound.append(key)
+
+    def release(self) -> None:
+        """Give the keys back."""
+        for key in self.bound:
+            self.viewer.bind_key(key, None)
+        self.bound.clear()

@@ -1,0 +1,1 @@
+"""Lazy frames in, labels and journals out."""

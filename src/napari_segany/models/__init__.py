@@ -1,0 +1,1 @@
+"""The networks, their checkpoints and their registry. Everything that holds a tensor lives here."""

@@ -1,0 +1,1 @@
+"""Small network parts shared by the model families."""

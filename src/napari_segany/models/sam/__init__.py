@@ -1,0 +1,1 @@
+"""The Segment Anything family: SAM (ViT-B/L/H) and MobileSAM (TinyViT)."""

@@ -1,0 +1,87 @@
+"""An object's mask on one frame, and what it asks of the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from napari_segany.core.masks import Box, Candidates, bounding_box, interior_point, mask_iou, paste
+from napari_segany.core.prompts import MASK_LOGIT, Prompt
+from napari_segany.core.settings import PropagationSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """An object's mask on the frame just done.
+
+    Attributes
+    ----------
+    shape : (H, W) of the frame
+    box : (y0, x0, y1, x1)
+        Tight and half-open; zeros when the mask is empty.
+    logits : (y1 - y0, x1 - x0) float32
+        Positive inside the object.
+    score : float
+        Predicted IoU.
+    """
+
+    shape: tuple[int, int]
+    box: Box
+    logits: np.ndarray
+    score: float
+
+    @classmethod
+    def from_candidates(cls, candidates: Candidates) -> Carried:
+        """Take the candidate with the highest score."""
+        index = candidates.best_index
+        box, logits = candidates.grid.logits_patch(candidates.logits[index])
+        return cls(candidates.grid.image_shape, box, logits, float(candidates.scores[index]))
+
+    @classmethod
+    def from_mask(cls, mask: np.ndarray) -> Carried:
+        """Take a mask (H, W) that a person has accepted, sure of every pixel."""
+        box = bounding_box(mask)
+        inside = mask[box[0] : box[2], box[1] : box[3]]
+        return cls(mask.shape, box, np.where(inside, MASK_LOGIT, -MASK_LOGIT).astype(np.float32), 1.0)  # type: ignore[arg-type]
+
+    @property
+    def patch(self) -> np.ndarray:
+        """The mask inside its box, bool."""
+        return self.logits > 0
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The mask on the whole frame, (H, W) bool."""
+        return paste(self.shape, self.box, self.patch)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no pixel is inside."""
+        return self.box[2] == self.box[0]
+
+    def next_prompt(self) -> Prompt:
+        """Ask a neighbouring frame for this object: its box, a point deep inside, and the mask itself."""
+        y, x = interior_point(self.patch)
+        return Prompt(
+            points=np.array([[self.box[0] + y, self.box[1] + x]], dtype=np.float64),
+            labels=np.ones(1, dtype=np.int64),
+            box=np.array(self.box, dtype=np.float64),
+            mask=np.where(self.mask, MASK_LOGIT, -MASK_LOGIT).astype(np.float32),
+        )
+
+    def continues(self, earlier: Carried, settings: PropagationSettings) -> bool:
+        """Whether this can be the same object as `earlier`, one frame on."""
+        if self.is_empty or self.score < settings.min_score:
+            return False
+        growth = int(self.patch.sum()) / int(earlier.patch.sum())
+        if not 1 / settings.max_growth <= growth <= settings.max_growth:
+            return False
+        return _iou(self, earlier) >= settings.min_overlap
+
+
+def _iou(a: Carried, b: Carried) -> float:
+    y0, x0 = min(a.box[0], b.box[0]), min(a.box[1], b.box[1])
+    shape = (max(a.box[2], b.box[2]) - y0, max(a.box[3], b.box[3]) - x0)
+    moved = [(c.box[0] - y0, c.box[1] - x0, c.box[2] - y0, c.box[3] - x0) for c in (a, b)]
+    return mask_iou(paste(shape, moved[0], a.patch), paste(shape, moved[1], b.patch))

@@ -1,0 +1,107 @@
+"""All objects of an image, from a grid of clicks or from the model's own proposals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from napari_segany.core.instances import Instances, non_maximum_suppression
+from napari_segany.core.masks import Box, Candidates, bounding_box, remove_small_parts
+from napari_segany.core.prompts import Prompt
+from napari_segany.core.protocols import Embedding, ImageModel
+from napari_segany.core.settings import EverythingSettings
+
+#: Clicks answered in one call; the memory of a call is bounded by it.
+BATCH = 64
+
+Found = tuple[Box, np.ndarray]
+
+
+@runtime_checkable
+class ProposesPoints(Protocol):
+    """A model that knows where objects are before it is asked."""
+
+    everything_settings: EverythingSettings
+
+    def propose_points(self, embedding: Embedding) -> np.ndarray:
+        """(N, 2) points (y, x), one inside each object it sees."""
+        ...
+
+
+def grid_points(shape: tuple[int, int], points_per_side: int) -> np.ndarray:
+    """Centres (y, x) of a grid of cells over an image, (points_per_side ** 2, 2)."""
+    ys, xs = ((np.arange(points_per_side) + 0.5) * extent / points_per_side - 0.5 for extent in shape)
+    return np.stack(np.meshgrid(ys, xs, indexing="ij"), axis=-1).reshape(-1, 2)
+
+
+def everything(
+    model: ImageModel,
+    embedding: Embedding,
+    settings: EverythingSettings | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Instances:
+    """Segment every object of an image.
+
+    Masks are filtered at the decoder's resolution, before they are brought to
+    the image's (automatic mask generation of Kirillov et al. 2023, which
+    filters after).
+
+    Parameters
+    ----------
+    model, embedding
+        The embedding must be the model's own.
+    settings : EverythingSettings, optional
+        With them a grid of clicks is used. Without, a model that proposes
+        points is asked for them, and others get a grid with SAM's numbers.
+    progress : callable, optional
+        Called with (clicks answered, clicks in all).
+    """
+    if settings is None and isinstance(model, ProposesPoints):
+        settings, points = model.everything_settings, model.propose_points(embedding)
+    else:
+        settings = settings or EverythingSettings()
+        points = grid_points(embedding.image_shape, settings.points_per_side)
+    found: list[Found] = []
+    scores: list[float] = []
+    for start in range(0, len(points), BATCH):
+        batch = points[start : start + BATCH]
+        prompts = [Prompt(points=point[None], labels=np.ones(1, dtype=np.int64)) for point in batch]
+        for candidates in model.predict(embedding, prompts, multimask=True):
+            for index in _accepted(candidates, settings):
+                found.append(candidates.patch(index))
+                scores.append(float(candidates.scores[index]))
+        if progress is not None:
+            progress(min(start + BATCH, len(points)), len(points))
+    return _merge(embedding.image_shape, found, np.array(scores), settings)
+
+
+def _accepted(candidates: Candidates, settings: EverythingSettings) -> np.ndarray:
+    good = candidates.scores >= settings.score_threshold
+    good &= candidates.stability(settings.stability_offset) >= settings.stability_threshold
+    return np.flatnonzero(good)
+
+
+def _merge(
+    shape: tuple[int, int], found: list[Found], scores: np.ndarray, settings: EverythingSettings
+) -> Instances:
+    areas = np.array([patch.sum() for _, patch in found])
+    usable = [
+        i
+        for i in range(len(found))
+        if areas[i] > 0 and settings.min_area <= areas[i] <= settings.max_share * shape[0] * shape[1]
+    ]
+    if not usable:
+        return Instances.from_patches(shape, [], [])
+    boxes = np.array([found[i][0] for i in usable], dtype=np.float64)
+    kept = [usable[i] for i in non_maximum_suppression(boxes, scores[usable], settings.overlap_threshold)]
+    return Instances.from_patches(
+        shape, [_cleaned(*found[i], settings.min_area) for i in kept], [float(scores[i]) for i in kept]
+    )
+
+
+def _cleaned(box: Box, patch: np.ndarray, min_area: int) -> Found:
+    clean = remove_small_parts(patch, min_area)
+    y0, x0, y1, x1 = bounding_box(clean)
+    return (box[0] + y0, box[1] + x0, box[0] + y1, box[1] + x1), clean[y0:y1, x0:x1]

@@ -1,0 +1,140 @@
+"""Edits that know their inverse, and the history that replays them."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from napari_segany.core.masks import bounding_box
+from napari_segany.core.protocols import LabelStore
+
+
+class Edit(Protocol):
+    """One reversible change."""
+
+    def undo(self) -> None:
+        """Bring back what was before."""
+        ...
+
+    def redo(self) -> None:
+        """Apply the change again."""
+        ...
+
+
+class Packed:
+    """An array kept compressed, since most label edits are seldom looked at again."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.shape, self.dtype = array.shape, array.dtype
+        self.data = zlib.compress(np.ascontiguousarray(array).tobytes(), level=1)
+
+    def unpack(self) -> np.ndarray:
+        """The array as it was."""
+        return np.frombuffer(zlib.decompress(self.data), dtype=self.dtype).reshape(self.shape)
+
+
+class LabelEdit:
+    """Change of one frame's labels inside the box where they differ.
+
+    Parameters
+    ----------
+    store : LabelStore
+    frame : int
+    before, after : (H, W) integer arrays
+    """
+
+    def __init__(self, store: LabelStore, frame: int, before: np.ndarray, after: np.ndarray) -> None:
+        self.store, self.frame = store, frame
+        y0, x0, y1, x1 = bounding_box(before != after)
+        self.window = slice(y0, y1), slice(x0, x1)
+        self.before, self.after = Packed(before[self.window]), Packed(after[self.window])
+
+    def undo(self) -> None:
+        """Write the labels from before."""
+        self._write(self.before)
+
+    def redo(self) -> None:
+        """Write the labels from after."""
+        self._write(self.after)
+
+    def _write(self, packed: Packed) -> None:
+        labels = self.store.read(self.frame)
+        labels[self.window] = packed.unpack()
+        self.store.write(self.frame, labels)
+
+
+class EntryEdit:
+    """Change of one entry of a dictionary; None stands for its absence."""
+
+    def __init__(self, entries: dict[Any, Any], key: Any, before: Any, after: Any) -> None:
+        self.entries, self.key, self.before, self.after = entries, key, before, after
+
+    def undo(self) -> None:
+        """Bring the old entry back."""
+        self._set(self.before)
+
+    def redo(self) -> None:
+        """Set the new entry."""
+        self._set(self.after)
+
+    def _set(self, value: Any) -> None:
+        if value is None:
+            self.entries.pop(self.key, None)
+        else:
+            self.entries[self.key] = value
+
+
+@dataclass
+class Step:
+    """What one gesture changed: the edits in the order they were made.
+
+    Attributes
+    ----------
+    name : str
+        What the person did, for menus.
+    """
+
+    name: str
+    edits: list[Edit] = field(default_factory=list)
+
+    @property
+    def frames(self) -> set[int]:
+        """Frames whose labels the step changed."""
+        return {edit.frame for edit in self.edits if isinstance(edit, LabelEdit)}
+
+
+class History:
+    """Undo and redo of steps."""
+
+    def __init__(self) -> None:
+        self.done: list[Step] = []
+        self.undone: list[Step] = []
+
+    def push(self, step: Step) -> None:
+        """Remember a step that has been applied; what was undone before is forgotten."""
+        if step.edits:
+            self.done.append(step)
+            self.undone.clear()
+
+    def undo(self) -> Step | None:
+        """Reverse the last step and return it; None when there is none."""
+        if not self.done:
+            return None
+        step = self.done.pop()
+        for edit in reversed(step.edits):
+            edit.undo()
+        self.undone.append(step)
+        return step
+
+    def redo(self) -> Step | None:
+        """Apply the last undone step again and return it; None when there is none."""
+        if not self.undone:
+            return None
+        step = self.undone.pop()
+        for edit in step.edits:
+            edit.redo()
+        self.done.append(step)
+        return step

@@ -1,0 +1,417 @@
+"""A person's work on one stack: prompts, previews, labels, and the way back from every change."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from threading import RLock
+from typing import Any, Literal
+
+import numpy as np
+from psygnal import Signal
+
+from napari_segany.core.errors import InvalidImageError, InvalidLabelsError, InvalidPromptError
+from napari_segany.core.masks import Candidates
+from napari_segany.core.prompts import PointsLike, Prompt, make_prompt
+from napari_segany.core.protocols import Embedding, FrameSource, ImageModel, LabelStore
+from napari_segany.core.settings import PropagationSettings
+from napari_segany.session.carried import Carried
+from napari_segany.session.compose import compose
+from napari_segany.session.history import EntryEdit, History, LabelEdit, Step
+from napari_segany.session.propagation import carry
+from napari_segany.session.tracks import Track, tracks
+
+Direction = Literal["both", "forward", "backward"]
+#: (object id, frame)
+Key = tuple[int, int]
+
+#: Embeddings kept for going back and forth between frames.
+EMBEDDINGS_KEPT = 4
+
+
+class Session:
+    """Objects, prompts and labels over a stack.
+
+    Parameters
+    ----------
+    frames : FrameSource
+    model : ImageModel
+    labels : LabelStore
+        Of the shape (N, H, W).
+    record : callable, optional
+        Receives every change as a plain dict, in order: the journal.
+
+    Raises
+    ------
+    InvalidLabelsError
+        When labels and frames differ in shape.
+    """
+
+    #: Frame whose labels have changed.
+    labels_changed = Signal(int)
+    #: Object id and frame whose prompt or preview has changed.
+    prompt_changed = Signal(int, int)
+
+    def __init__(
+        self,
+        frames: FrameSource,
+        model: ImageModel,
+        labels: LabelStore,
+        record: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
+        if tuple(labels.shape) != tuple(frames.shape[:3]):
+            raise InvalidLabelsError(
+                f"The labels have the shape {tuple(labels.shape)} and the stack {tuple(frames.shape[:3])}; "
+                "they must be the same."
+            )
+        self.frames, self.model, self.store = frames, model, labels
+        self.settings = PropagationSettings()
+        self.prompts: dict[Key, Prompt] = {}
+        self.accepted: dict[Key, bool] = {}
+        self.scores: dict[Key, float] = {}
+        self.history = History()
+        self._candidates: dict[Key, Candidates] = {}
+        self._embeddings: OrderedDict[int, Embedding] = OrderedDict()
+        self._record = record or (lambda event: None)
+        # A click in the window and a running propagation meet here.
+        self._lock = RLock()
+
+    # -- reading ----------------------------------------------------------------------------
+
+    @property
+    def labels(self) -> Any:
+        """(N, H, W) array-like of object ids, 0 is background."""
+        return self.store.array()
+
+    @property
+    def tracks(self) -> list[Track]:
+        """Where each object was found and how sure the model was of it."""
+        return tracks(self.scores)
+
+    def uncertainty(self, object_id: int) -> np.ndarray:
+        """(N,) float32: one minus the predicted IoU on each frame; NaN where the object was not found."""
+        found = np.full(len(self.frames), np.nan, dtype=np.float32)
+        for (one, frame), score in self.scores.items():
+            if one == object_id:
+                found[frame] = 1.0 - min(max(score, 0.0), 1.0)
+        return found
+
+    def candidates(self, object_id: int, frame: int) -> Candidates | None:
+        """The last answer to an object's prompts on a frame, None before the first."""
+        return self._candidates.get((object_id, frame))
+
+    def embedding(self, frame: int) -> Embedding:
+        """The embedding of a frame, made now or kept from before."""
+        self._check_frame(frame)
+        with self._lock:
+            if frame in self._embeddings:
+                self._embeddings.move_to_end(frame)
+                return self._embeddings[frame]
+            made = self.model.embed(self.frames[frame], self.frames.intensity)
+            self._embeddings[frame] = made
+            while len(self._embeddings) > EMBEDDINGS_KEPT:
+                self._embeddings.popitem(last=False)
+            return made
+
+    def is_embedded(self, frame: int) -> bool:
+        """Whether a click on this frame is answered without encoding it first."""
+        return frame in self._embeddings
+
+    def use_model(self, model: ImageModel) -> None:
+        """Go on with another model; prompts and labels stay."""
+        with self._lock:
+            self.model = model
+            self._embeddings.clear()
+            self._candidates.clear()
+
+    def next_object_id(self) -> int:
+        """The smallest id larger than every id prompted or accepted so far."""
+        used = [object_id for object_id, _ in (*self.prompts, *self.scores, *self.accepted)]
+        return max(used, default=0) + 1
+
+    # -- prompting ---------------------------------------------------------------------------
+
+    def prompt(
+        self,
+        object_id: int,
+        frame: int,
+        points: PointsLike | None = None,
+        labels: Sequence[int] | np.ndarray | None = None,
+        box: Sequence[float] | np.ndarray | None = None,
+        mask: np.ndarray | None = None,
+        replace: bool = False,
+    ) -> np.ndarray:
+        """Add prompts for an object on a frame and preview the answer.
+
+        Parameters
+        ----------
+        object_id : positive int
+        frame : int
+        points : N x (y, x), optional
+        labels : N x {0, 1}, optional
+        box : (y0, x0, y1, x1), optional
+        mask : (H, W), optional
+        replace : bool
+            Forget the prompts this object had on this frame.
+
+        Returns
+        -------
+        (H, W) bool
+            The best mask. Labels change only by `accept` and `propagate`.
+
+        Raises
+        ------
+        InvalidPromptError
+            See `napari_segany.core.prompts.make_prompt`; also for an id that is not a positive integer.
+        """
+        key = self._check_object(object_id), self._check_frame(frame)
+        new = make_prompt(self._frame_shape, points, labels, box, mask)
+        before = self.prompts.get(key)
+        merged = new if replace or before is None else before.merged(new)
+        with self._lock:
+            (answer,) = self.model.predict(self.embedding(frame), [merged])
+            self._candidates[key] = answer
+            self._apply(Step("prompt", [EntryEdit(self.prompts, key, before, merged)]))
+        self._record({"event": "prompt", "object": key[0], "frame": key[1], "prompt": merged})
+        self.prompt_changed.emit(*key)
+        return answer.best
+
+    def forget(self, object_id: int, frame: int) -> None:
+        """Drop an object's prompts on a frame; its labels stay."""
+        key = object_id, frame
+        self._candidates.pop(key, None)
+        if key in self.prompts:
+            self._apply(Step("forget", [EntryEdit(self.prompts, key, self.prompts[key], None)]))
+            self._record({"event": "forget", "object": object_id, "frame": frame})
+            self.prompt_changed.emit(object_id, frame)
+
+    def accept(
+        self, object_id: int, frame: int, mask: np.ndarray | None = None, overwrite: bool = False
+    ) -> np.ndarray:
+        """Write an object's mask into the labels of a frame.
+
+        Parameters
+        ----------
+        object_id, frame : int
+        mask : (H, W) bool, optional
+            The mask to write; the previewed best one by default.
+        overwrite : bool
+            Let it take pixels from other objects; by default theirs are kept.
+
+        Returns
+        -------
+        (H, W) integer array
+            The frame's labels afterwards.
+
+        Raises
+        ------
+        InvalidPromptError
+            Nothing to accept, or a mask of another shape.
+        """
+        key = self._check_object(object_id), self._check_frame(frame)
+        score = 1.0
+        if mask is None:
+            answer = self._candidates.get(key)
+            if answer is None:
+                raise InvalidPromptError(f"Object {object_id} has no mask on frame {frame} yet; prompt it first.")
+            mask, score = answer.best, float(answer.scores[answer.best_index])
+        mask = np.asarray(mask, dtype=bool)
+        if mask.shape != self._frame_shape:
+            raise InvalidPromptError(f"The mask has the shape {mask.shape} and the frame {self._frame_shape}.")
+        with self._lock:
+            before = self.store.read(frame)
+            after = np.where(before == object_id, 0, before)
+            after[mask & (True if overwrite else after == 0)] = object_id
+            edits: list[EntryEdit | LabelEdit] = [
+                EntryEdit(self.accepted, key, self.accepted.get(key), True),
+                EntryEdit(self.scores, key, self.scores.get(key), score),
+            ]
+            if (before != after).any():
+                edits.append(LabelEdit(self.store, frame, before, after))
+            self._apply(Step("accept", list(edits)))
+        self._record({"event": "accept", "object": key[0], "frame": key[1], "score": score})
+        self.labels_changed.emit(frame)
+        return after
+
+    # -- propagating -------------------------------------------------------------------------
+
+    def propagate(
+        self,
+        objects: Sequence[int] | None = None,
+        start: int | None = None,
+        stop: int | None = None,
+        direction: Direction = "both",
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Carry objects from their prompted frames through the stack.
+
+        Parameters
+        ----------
+        objects : ids, optional
+            All prompted or accepted objects by default. An object that has
+            labels but no prompts is taken from the frame where it is largest.
+        start, stop : int, optional
+            Frames ``start <= frame < stop`` are visited; all by default.
+        direction : {"both", "forward", "backward"}
+
+        Yields
+        ------
+        frame : int
+        labels : (H, W) integer array
+            The frame's labels, already written. Stop the loop whenever you
+            like: what was yielded stays, and the whole run is one undo step.
+
+        Raises
+        ------
+        InvalidPromptError
+            No object to propagate, or a range outside the stack.
+        """
+        first, last = 0 if start is None else start, len(self.frames) if stop is None else stop
+        if not 0 <= first < last <= len(self.frames):
+            raise InvalidPromptError(
+                f"Frames {first} to {last} are not a range within this stack of {len(self.frames)} frames."
+            )
+        if direction not in ("both", "forward", "backward"):
+            raise InvalidPromptError(f'The direction must be "both", "forward" or "backward", got {direction!r}.')
+        anchors = self._anchors(objects, first, last)
+        return self._propagate(anchors, range(first, last), direction)
+
+    def _propagate(
+        self, anchors: dict[int, dict[int, Prompt | Carried]], span: range, direction: Direction
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        begins = {object_id: min(by_frame) for object_id, by_frame in anchors.items()}
+        ends = {object_id: max(by_frame) for object_id, by_frame in anchors.items()}
+        step = Step("propagate")
+        try:
+            if direction != "backward":
+                for frame, found in self._carry(anchors, range(min(begins.values()), span.stop)):
+                    for object_id, begin in begins.items():
+                        if frame == begin and object_id in found:
+                            # The way back starts from this very mask.
+                            anchors[object_id] = {**anchors[object_id], frame: found[object_id]}
+                    running = {object_id for object_id, begin in begins.items() if begin <= frame}
+                    yield frame, self._write(step, frame, found, running)
+            if direction != "forward":
+                seeds = anchors
+                if direction == "both":
+                    seeds = {i: {begins[i]: by_frame[begins[i]]} for i, by_frame in anchors.items()}
+                    ends = begins
+                for frame, found in self._carry(seeds, range(max(ends.values()), span.start - 1, -1)):
+                    past = {i for i in ends if frame < ends[i] or (frame == ends[i] and direction != "both")}
+                    if past:
+                        carried = {i: mask for i, mask in found.items() if i in past}
+                        yield frame, self._write(step, frame, carried, past)
+        finally:
+            self.history.push(step)
+
+    def _carry(
+        self, anchors: dict[int, dict[int, Prompt | Carried]], frames: range
+    ) -> Iterator[tuple[int, dict[int, Carried]]]:
+        return carry(self.model, self.embedding, anchors, frames, self.settings)
+
+    def _write(self, step: Step, frame: int, found: dict[int, Carried], running: set[int]) -> np.ndarray:
+        """Write what was found on a frame; what the person accepted there stays as it is."""
+        with self._lock:
+            moving = {i for i in running if (i, frame) not in self.accepted}
+            before = self.store.read(frame)
+            after = compose(before, {i: mask for i, mask in found.items() if i in moving}, moving)
+            if (before != after).any():
+                self.store.write(frame, after)
+                step.edits.append(LabelEdit(self.store, frame, before, after))
+            for object_id in moving:
+                key = object_id, frame
+                score = found[object_id].score if object_id in found else None
+                if score != self.scores.get(key):
+                    edit = EntryEdit(self.scores, key, self.scores.get(key), score)
+                    edit.redo()
+                    step.edits.append(edit)
+        scores = {i: mask.score for i, mask in found.items()}
+        self._record({"event": "frame", "frame": frame, "objects": sorted(running), "scores": scores})
+        self.labels_changed.emit(frame)
+        return after
+
+    def _anchors(
+        self, objects: Sequence[int] | None, first: int, last: int
+    ) -> dict[int, dict[int, Prompt | Carried]]:
+        """What is known of each object inside a range of frames; an accepted mask outranks its prompts."""
+        known = sorted({object_id for object_id, _ in (*self.prompts, *self.accepted)})
+        wanted = known if objects is None else [self._check_object(i) for i in objects]
+        anchors: dict[int, dict[int, Prompt | Carried]] = {}
+        for object_id in wanted:
+            by_frame: dict[int, Prompt | Carried] = {
+                frame: prompt for (i, frame), prompt in self.prompts.items() if i == object_id and first <= frame < last
+            }
+            for i, frame in self.accepted:
+                if i == object_id and first <= frame < last:
+                    mask = self.store.read(frame) == object_id
+                    if mask.any():
+                        by_frame[frame] = Carried.from_mask(mask)
+            if not by_frame and object_id not in known:
+                by_frame = self._largest(object_id, first, last)
+            if by_frame:
+                anchors[object_id] = by_frame
+            elif objects is not None:
+                raise InvalidPromptError(
+                    f"Object {object_id} has no prompt and no labels between frames {first} and {last - 1}."
+                )
+        if not anchors:
+            raise InvalidPromptError("There is nothing to propagate: prompt at least one object first.")
+        return anchors
+
+    def _largest(self, object_id: int, first: int, last: int) -> dict[int, Prompt | Carried]:
+        best, frame_of_best = 0, -1
+        for frame in range(first, last):
+            area = int(np.count_nonzero(self.store.read(frame) == object_id))
+            if area > best:
+                best, frame_of_best = area, frame
+        if best == 0:
+            return {}
+        return {frame_of_best: Carried.from_mask(self.store.read(frame_of_best) == object_id)}
+
+    # -- undoing -----------------------------------------------------------------------------
+
+    def undo(self) -> str | None:
+        """Take back the last prompt, acceptance or propagation; returns its name, None when there is none."""
+        return self._travel(self.history.undo, "undo")
+
+    def redo(self) -> str | None:
+        """Do again what was taken back last; returns its name, None when there is none."""
+        return self._travel(self.history.redo, "redo")
+
+    def _travel(self, move: Callable[[], Step | None], event: str) -> str | None:
+        with self._lock:
+            step = move()
+        if step is None:
+            return None
+        self._record({"event": event})
+        for edit in step.edits:
+            if isinstance(edit, EntryEdit) and edit.entries is self.prompts:
+                self._candidates.pop(edit.key, None)
+                self.prompt_changed.emit(*edit.key)
+        for frame in sorted(step.frames):
+            self.labels_changed.emit(frame)
+        return step.name
+
+    def _apply(self, step: Step) -> None:
+        for edit in step.edits:
+            edit.redo()
+        self.history.push(step)
+
+    # -- checking ----------------------------------------------------------------------------
+
+    @property
+    def _frame_shape(self) -> tuple[int, int]:
+        return self.frames.shape[1], self.frames.shape[2]
+
+    def _check_frame(self, frame: int) -> int:
+        if not 0 <= frame < len(self.frames):
+            raise InvalidImageError(f"Frame {frame} is not in this stack of {len(self.frames)} frames.")
+        return int(frame)
+
+    def _check_object(self, object_id: int) -> int:
+        if int(object_id) != object_id or object_id < 1:
+            raise InvalidPromptError(f"An object id must be a positive whole number, got {object_id}.")
+        if object_id > np.iinfo(self.store.dtype).max:
+            raise InvalidLabelsError(
+                f"Object id {object_id} does not fit into labels of dtype {self.store.dtype}; use a wider dtype."
+            )
+        return int(object_id)

@@ -1,0 +1,1 @@
+"""Generated images, losses and training loops."""

@@ -1,0 +1,199 @@
+"""Training crops: an object at a chosen size somewhere in a window, seen through random optics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from napari_segany.core.intensity import DEFAULT_PERCENTILES, estimate_range, to_rgb
+
+#: Longest side of the chosen object in the crop, pixels.
+SIZES = (14.0, 150.0)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One annotated image, as a pyramid of halved copies.
+
+    Attributes
+    ----------
+    images : (3, H, W) uint8 arrays, each half the size of the one before
+    labels : (H, W) int32 arrays to match
+    complete : bool
+        Whether every object of the image is labelled, so that the rest is background.
+    """
+
+    images: Sequence[np.ndarray]
+    labels: Sequence[np.ndarray]
+    complete: bool = True
+
+
+def make_example(image: np.ndarray, labels: np.ndarray, complete: bool = True) -> Example:
+    """Prepare an (H, W[, C]) image of any dtype and its (H, W) labels for cropping."""
+    rgb = to_rgb(image, estimate_range(image, DEFAULT_PERCENTILES))
+    levels = [torch.from_numpy(rgb).permute(2, 0, 1)]
+    label_levels = [labels.astype(np.int32)]
+    while min(levels[-1].shape[1:]) >= 256 and len(levels) < 3:
+        levels.append(F.avg_pool2d(levels[-1], 2))
+        height, width = levels[-1].shape[1:]
+        label_levels.append(label_levels[-1][::2, ::2][:height, :width])
+    return Example([level.round().byte().numpy() for level in levels], label_levels, complete)
+
+
+def draw_crop(example: Example, rng: np.random.Generator, side: int) -> tuple[Tensor, np.ndarray]:
+    """Cut a rotated, flipped and scaled window around a random object.
+
+    Returns
+    -------
+    image : (3, side, side) float32, 0-255
+    labels : (side, side) int32
+    """
+    ids = np.unique(example.labels[0])
+    ids = ids[ids > 0]
+    if len(ids):
+        rows, cols = np.nonzero(example.labels[0] == rng.choice(ids))
+        centre = np.array([np.median(rows), np.median(cols)])
+        extent = max(np.ptp(rows), np.ptp(cols)) + 1.0
+    else:
+        centre, extent = np.array(example.labels[0].shape) * rng.random(2), 40.0
+    size = np.exp(rng.uniform(*np.log(SIZES)))
+    # Not so far away that the crop is mostly outside the image.
+    zoom = float(np.clip(size / extent, 0.6 * side / max(example.labels[0].shape), 8.0))
+    level = int(np.clip(np.floor(-np.log2(zoom) + 0.5), 0, len(example.images) - 1))
+    source = torch.from_numpy(example.images[level])[None].float()
+    label_source = torch.from_numpy(example.labels[level])[None, None].float()
+    height, width = source.shape[2:]
+    zoom, centre = zoom * 2**level, centre / 2**level
+    reach = max(0.0, side / 2 - size / 2)
+    shift = np.clip(rng.normal(0, 0.35, 2), -0.9, 0.9) * reach
+    angle = rng.uniform(0, 2 * np.pi) if rng.random() < 0.7 else rng.integers(4) * np.pi / 2
+    stretch = np.exp(rng.normal(0, 0.08, 2))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    turn = turn @ np.diag(stretch * [1, rng.choice([-1, 1])]) / zoom  # output (x, y) offset -> source offset
+    offset = centre[::-1] - turn @ shift[::-1]
+    # affine_grid speaks of -1..1 across each image.
+    to_unit = np.diag([2.0 / width, 2.0 / height])
+    theta = np.concatenate([to_unit @ turn * (side / 2), (to_unit @ (offset + 0.5) - 1)[:, None]], axis=1)
+    grid = F.affine_grid(torch.from_numpy(theta)[None].float(), [1, 1, side, side], align_corners=False)
+    padding = "border" if rng.random() < 0.5 else "zeros"
+    image = F.grid_sample(source, grid, mode="bilinear", padding_mode=padding, align_corners=False)[0]
+    cut = F.grid_sample(label_source, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    return image, cut[0, 0].numpy().astype(np.int32)
+
+
+def change_look(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """Random gamma, contrast, inversion, colour, blur and noise; (3, H, W) 0-255 to the same."""
+    x = image / 255.0
+    gray = bool((x[0] == x[1]).all() and (x[1] == x[2]).all())
+    if rng.random() < (0.2 if gray else 0.05):
+        x = 1.0 - x
+    if not gray:
+        if rng.random() < 0.15:
+            x = x.mean(dim=0, keepdim=True).expand(3, -1, -1)
+        else:
+            scale = torch.tensor(rng.normal(1.0, 0.08, (3, 1, 1)), dtype=torch.float32)
+            x = x * scale + torch.tensor(rng.normal(0.0, 0.05, (3, 1, 1)), dtype=torch.float32)
+            if rng.random() < 0.2:
+                x = x[torch.from_numpy(rng.permutation(3))]
+    if rng.random() < 0.7:
+        x = x.clamp(0, 1) ** float(np.exp(rng.normal(0, 0.4)))
+    if rng.random() < 0.5:
+        x = (x - 0.5) * float(np.exp(rng.normal(0, 0.3))) + 0.5 + rng.normal(0, 0.1)
+    if rng.random() < 0.2:
+        x = x * _uneven(rng, x.shape[1:])
+    if rng.random() < 0.3:
+        x = _blur(x, rng.uniform(0.4, 2.2))
+    if rng.random() < 0.35:
+        strength = np.exp(rng.uniform(np.log(0.01), np.log(0.4)))
+        noise = torch.from_numpy(rng.standard_normal((1 if gray else 3, *x.shape[1:]), dtype=np.float32))
+        if rng.random() < 0.5:
+            noise = noise * x.clamp(min=0.02).sqrt()
+        if rng.random() < 0.4:
+            noise = _blur(noise, rng.uniform(0.5, 1.2)) * 2
+        x = x + float(strength) * noise
+    return x.clamp(0, 1) * 255.0
+
+
+def _uneven(rng: np.random.Generator, shape: Sequence[int]) -> Tensor:
+    coarse = torch.from_numpy(rng.uniform(0.4, 1.2, (1, 1, 3, 3)).astype(np.float32))
+    return F.interpolate(coarse, size=tuple(shape), mode="bicubic", align_corners=True)[0]
+
+
+def _blur(x: Tensor, sigma: float) -> Tensor:
+    radius = max(1, int(2.5 * sigma))
+    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / sigma) ** 2)
+    taps = (taps / taps.sum()).to(x.dtype)
+    x = F.conv2d(F.pad(x[:, None], (radius, radius, 0, 0), mode="replicate"), taps.view(1, 1, 1, -1))
+    return F.conv2d(F.pad(x, (0, 0, radius, radius), mode="replicate"), taps.view(1, 1, -1, 1))[:, 0]
+
+
+def depth_map(labels: np.ndarray) -> np.ndarray:
+    """Depth of each pixel inside its object, 0 at the edge and 1 at the deepest point; (H, W) float32."""
+    from scipy import ndimage
+
+    edge = np.zeros(labels.shape, dtype=bool)
+    edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
+    edge[1:] |= labels[1:] != labels[:-1]
+    depth = ndimage.distance_transform_edt((labels > 0) & ~edge)
+    deepest = ndimage.maximum(depth, labels, np.arange(labels.max() + 1))
+    return (depth / np.maximum(np.atleast_1d(deepest), 1.0)[labels]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A crop with the objects to ask for.
+
+    Attributes
+    ----------
+    image : (3, S, S) float32, 0-255
+    masks : (P, S, S) bool
+    dense : (2, S/4, S/4) float32
+        Share of each cell inside an object, and depth inside it.
+    complete : bool
+    """
+
+    image: Tensor
+    masks: np.ndarray
+    dense: Tensor
+    complete: bool
+
+
+def samples(
+    groups: Sequence[tuple[float, Sequence[Example]]], seed: int, side: int, prompts: int
+) -> Iterator[Sample]:
+    """Endless stream of samples.
+
+    Parameters
+    ----------
+    groups : pairs of (weight, examples)
+        A group is drawn by weight, an example in it evenly.
+    seed : int
+    side : int
+        Side of the crops, pixels.
+    prompts : int
+        Objects asked for in each crop.
+    """
+    rng = np.random.default_rng(seed)
+    weights = np.array([weight for weight, _ in groups]) / sum(weight for weight, _ in groups)
+    while True:
+        group = groups[rng.choice(len(groups), p=weights)][1]
+        example = group[rng.integers(len(group))]
+        image, labels = draw_crop(example, rng, side)
+        ids, areas = np.unique(labels, return_counts=True)
+        usable = ids[(ids > 0) & (areas >= 24)]
+        if len(usable) == 0:
+            continue
+        chosen = rng.choice(usable, size=prompts, replace=len(usable) < prompts)
+        small = np.searchsorted(ids, labels)[::2, ::2] if ids[0] == 0 else np.searchsorted(ids, labels)[::2, ::2] + 1
+        dense = np.stack([(small > 0).astype(np.float32), depth_map(small)])
+        yield Sample(
+            change_look(image, rng),
+            np.stack([labels == label for label in chosen]),
+            F.avg_pool2d(torch.from_numpy(dense), 2),
+            example.complete,
+        )

@@ -1,0 +1,68 @@
+"""Losses of promptable segmentation: focal and dice on masks, squared error on predicted IoU."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+FOCAL_WEIGHT, DICE_WEIGHT, SCORE_WEIGHT = 20.0, 1.0, 1.0
+
+
+def focal_loss(logits: Tensor, target: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Mean focal loss (Lin et al. 2017) over the last two axes; `target` may be a share in 0-1."""
+    p = logits.sigmoid()
+    error = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    balance = alpha * target + (1 - alpha) * (1 - target)
+    return (balance * (p - target).abs() ** gamma * error).mean(dim=(-2, -1))
+
+
+def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """One minus the soft Dice coefficient over the last two axes (Milletari et al. 2016)."""
+    p = logits.sigmoid()
+    overlap = 2 * (p * target).sum(dim=(-2, -1))
+    return 1 - (overlap + 1) / (p.sum(dim=(-2, -1)) + target.sum(dim=(-2, -1)) + 1)
+
+
+def mask_iou(logits: Tensor, target: Tensor) -> Tensor:
+    """IoU over the last two axes of ``logits > 0`` with ``target > 0.5``."""
+    a, b = logits > 0, target > 0.5
+    return (a & b).sum(dim=(-2, -1)) / (a | b).sum(dim=(-2, -1)).clamp(min=1)
+
+
+def prompt_loss(logits: Tensor, scores: Tensor, truth: Tensor, single: Tensor) -> tuple[Tensor, Tensor]:
+    """Loss of a batch of answers, as SAM trains them.
+
+    The single mask 0 always learns; of masks 1-3 only the nearest to the truth
+    learns, and only from a single click (Kirillov et al. 2023, A.1).
+
+    Parameters
+    ----------
+    logits : (P, 4, h, w)
+    scores : (P, 4)
+        Logits of the predicted IoU.
+    truth : (P, h, w)
+    single : (P,) bool
+
+    Returns
+    -------
+    loss : scalar
+    chosen : (P,) int64
+        The mask each prompt would be answered with.
+    """
+    target = truth[:, None].expand_as(logits)
+    per_mask = FOCAL_WEIGHT * focal_loss(logits, target) + DICE_WEIGHT * dice_loss(logits, target)
+    # The two losers learn a little too, or a branch that starts badly never returns.
+    nearest = per_mask[:, 1:].min(dim=1).values + 0.05 * per_mask[:, 1:].mean(dim=1)
+    masks = torch.where(single, per_mask[:, 0] * 0.5 + nearest, per_mask[:, 0])
+    iou = mask_iou(logits, target)
+    error = (scores.sigmoid() - iou).square()
+    score = torch.where(single, error.mean(dim=1), error[:, 0])
+    best = scores.detach()[:, 1:].argmax(dim=1) + 1
+    return masks.mean() + SCORE_WEIGHT * score.mean(), torch.where(single, best, torch.zeros_like(best))
+
+
+def dense_loss(logits: Tensor, target: Tensor, complete: Tensor) -> Tensor:
+    """Cross-entropy of the dense maps on completely labelled crops; (B, 2, h, w) twice and (B,) bool."""
+    each = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(dim=(1, 2, 3))
+    return (each * complete).sum() / complete.sum().clamp(min=1)

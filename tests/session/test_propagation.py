@@ -1,0 +1,126 @@
+"""Propagation: where masks go, what stays, what can be stopped."""
+
+import numpy as np
+import pytest
+
+from napari_segany.core.masks import Candidates
+from napari_segany.session.session import Session
+from tests.fakes import DiscModel, disc
+from tests.session.conftest import ArrayFrames, ArrayLabels
+
+SHAPE = (40, 50)
+
+
+def run(session: Session, **options) -> list[int]:
+    return [frame for frame, _ in session.propagate(**options)]
+
+
+def test_every_frame_is_visited_once_and_labelled(session: Session) -> None:
+    session.prompt(1, 2, points=[(20, 25)])
+    assert run(session) == [2, 3, 4, 5, 1, 0]
+    for frame in range(6):
+        np.testing.assert_array_equal(session.labels[frame] == 1, disc(SHAPE, (20, 25), 5))
+    assert session.tracks[0][:4] == (1, 0, 5, 0)
+
+
+@pytest.mark.parametrize(
+    ("direction", "frames"), [("forward", [2, 3, 4, 5]), ("backward", [2, 1, 0]), ("both", [2, 3, 4, 5, 1, 0])]
+)
+def test_directions(session: Session, direction: str, frames: list[int]) -> None:
+    session.prompt(1, 2, points=[(20, 25)])
+    assert run(session, direction=direction) == frames
+    assert sorted(np.flatnonzero(session.labels.any(axis=(1, 2)))) == sorted(frames)
+
+
+def test_range_bounds_the_run(session: Session) -> None:
+    session.prompt(1, 2, points=[(20, 25)])
+    assert sorted(run(session, start=1, stop=4)) == [1, 2, 3]
+
+
+def test_objects_starting_on_different_frames_do_not_disturb_each_other(session: Session) -> None:
+    session.prompt(1, 1, points=[(10, 10)])
+    session.prompt(2, 4, points=[(30, 40)])
+    run(session)
+    for frame in range(6):
+        assert session.labels[frame][10, 10] == 1 and session.labels[frame][30, 40] == 2
+    assert len(session.model.embedded) <= 12  # one image-side run per frame and direction at most
+
+
+def test_a_later_prompt_puts_the_object_right(session: Session) -> None:
+    session.prompt(1, 0, points=[(10, 10)])
+    session.prompt(1, 3, points=[(30, 30)])
+    run(session)
+    assert session.labels[2][10, 10] == 1 and session.labels[2][30, 30] == 0
+    assert session.labels[4][30, 30] == 1 and session.labels[4][10, 10] == 0
+
+
+def test_accepted_masks_are_used_and_never_overwritten(session: Session) -> None:
+    drawn = disc(SHAPE, (20, 20), 9)
+    session.prompt(1, 2, points=[(20, 25)])
+    session.accept(1, 2, mask=drawn)
+    run(session)
+    for frame in range(6):
+        np.testing.assert_array_equal(session.labels[frame] == 1, drawn)
+
+
+def test_other_objects_labels_win(session: Session) -> None:
+    session.accept(9, 3, mask=disc(SHAPE, (20, 25), 3))
+    session.prompt(1, 2, points=[(20, 25)])
+    run(session, objects=[1])
+    np.testing.assert_array_equal(session.labels[3] == 9, disc(SHAPE, (20, 25), 3))
+    assert (session.labels[3] == 1).sum() == disc(SHAPE, (20, 25), 5).sum() - disc(SHAPE, (20, 25), 3).sum()
+
+
+def test_an_object_known_only_by_its_labels_is_carried(session: Session) -> None:
+    session.store.data[1][5:12, 5:12] = 6
+    session.store.data[2][5:15, 5:15] = 6
+    run(session, objects=[6])
+    assert (session.labels[5][5:15, 5:15] == 6).all()
+
+
+def test_stopping_keeps_what_was_yielded_and_undoes_as_one_step(session: Session, events: list[dict]) -> None:
+    session.prompt(1, 2, points=[(20, 25)])
+    running = session.propagate()
+    next(running), next(running)
+    running.close()
+    assert list(np.flatnonzero(session.labels.any(axis=(1, 2)))) == [2, 3]
+    assert [event["frame"] for event in events if event["event"] == "frame"] == [2, 3]
+    assert session.undo() == "propagate"
+    assert not session.labels.any() and not session.scores
+    session.redo()
+    assert list(np.flatnonzero(session.labels.any(axis=(1, 2)))) == [2, 3]
+
+
+class Vanishing(DiscModel):
+    """From the fourth image on it no longer believes in anything."""
+
+    def predict(self, embedding, prompts, multimask="auto"):
+        answers = super().predict(embedding, prompts, multimask)
+        if len(self.embedded) > 3:
+            return [Candidates(a.logits, np.full_like(a.scores, 0.1), a.grid) for a in answers]
+        return answers
+
+
+def test_an_object_that_leaves_ends_and_its_old_labels_go() -> None:
+    session = Session(ArrayFrames(np.zeros((6, *SHAPE), np.uint8)), Vanishing(), ArrayLabels((6, *SHAPE)))
+    session.store.data[4][18:22, 20:24] = 1  # left from an earlier run
+    session.prompt(1, 0, points=[(20, 25)])
+    run(session)
+    assert list(np.flatnonzero(session.labels.any(axis=(1, 2)))) == [0, 1, 2]
+    assert session.tracks[0].last == 2
+    assert np.isnan(session.uncertainty(1)[3:]).all() and (session.uncertainty(1)[:3] < 0.2).all()
+
+
+def test_overlaps_go_to_the_larger_logit_not_the_higher_id(session: Session) -> None:
+    class Sure(DiscModel):
+        def predict(self, embedding, prompts, multimask="auto"):
+            answers = super().predict(embedding, prompts, multimask)
+            # The first object of a batch is the surer one.
+            return [Candidates(a.logits * (2.0 if i == 0 else 1.0), a.scores, a.grid) for i, a in enumerate(answers)]
+
+    session.use_model(Sure())
+    session.prompt(1, 0, box=(5, 5, 15, 15))
+    session.prompt(2, 0, box=(10, 10, 20, 20))
+    run(session)
+    assert (session.labels[0][5:15, 5:15] == 1).all()
+    assert (session.labels[0] == 2).sum() == 75
