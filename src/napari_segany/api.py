@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_segany.core.instances import Instances
+from napari_segany.core.errors import InvalidImageError, StorageError
 from napari_segany.core.intensity import IntensityRange, check_image
 from napari_segany.core.masks import Candidates
 from napari_segany.core.prompts import PointsLike, Prompt, check_boxes, make_prompt
-from napari_segany.core.protocols import Embedding, ImageModel, ModelInfo, Multimask
+from napari_segany.core.protocols import Embedding, ImageModel, LabelStore, ModelInfo, Multimask
 from napari_segany.core.settings import EverythingSettings
+from napari_segany.core.state import SessionState
 from napari_segany.session.everything import everything as _everything
 from napari_segany.session.session import Session as _Session
 
@@ -244,6 +246,114 @@ class Session(_Session):
         index: dict[str, int] | None = None,
     ) -> None:
         from napari_segany.io.frames import Frames, open_frames
+        from napari_segany.io.session_store import Recorder
 
         frames = stack if isinstance(stack, Frames) else open_frames(stack, axis=axis, axes=axes, index=index)
-        super().__init__(frames, _resolve_model(model), _open_labels(labels, frames))
+        store = _open_labels(labels, frames)
+        self._recorder = Recorder(store.path) if isinstance(labels, str | Path) else None
+        super().__init__(frames, _resolve_model(model), store, self._recorder)
+        if self._recorder is not None and not (store.path / "segany" / "session.json").exists():
+            # From now on a killed session can be opened again.
+            self.save(store.path)
+
+    def state(self) -> SessionState:
+        """Everything of this session but its pixels."""
+        return SessionState(
+            self.frames.reference(), self.model.name, dict(self.prompts), dict(self.accepted), dict(self.scores)
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Save the labels as OME-Zarr (0.5) and the session beside them.
+
+        Parameters
+        ----------
+        path : folder ending in ``.zarr``
+            Where the labels already go, or a new one, to which they are copied.
+
+        Raises
+        ------
+        StorageError
+            The folder cannot be written.
+        """
+        from napari_segany.io.labels import ZarrLabels
+        from napari_segany.io.session_store import save_state
+
+        path = Path(path)
+        properties = {
+            track.object_id: {"score": round(float(np.mean(list(track.scores.values()))), 4), "model": self.model.name}
+            for track in self.tracks
+        }
+        if isinstance(self.store, ZarrLabels) and self.store.path.resolve() == path.resolve():
+            self.store.finish(properties)
+        else:
+            copy = ZarrLabels(path, self.store.shape, self.store.dtype, self.frames.axis_names, self.frames.scale)
+            try:
+                for frame in range(len(self.frames)):
+                    copy.write(frame, self.store.read(frame))
+                copy.finish(properties)
+            finally:
+                copy.close()
+        save_state(path, self.state())
+        if self._recorder is not None:
+            self._recorder.restart()
+        return path
+
+    @classmethod
+    def open(cls, path: str | Path, stack: Any = None, model: ModelLike | None = None) -> Session:
+        """Open a saved session, or one whose program was killed.
+
+        Parameters
+        ----------
+        path : folder written by `save`, or given as `labels`
+        stack : array-like or path, optional
+            Needed when the session was made from an array in memory, or the image has moved.
+        model : model, name or path, optional
+            The one used last by default.
+
+        Raises
+        ------
+        StorageError
+            No session there, a damaged one, or its image is gone.
+        InvalidImageError
+            `stack` has another shape than the session's image.
+        """
+        from napari_segany.io.frames import open_frames
+        from napari_segany.io.session_store import load_state
+
+        path = Path(path)
+        state = load_state(path)
+        image = state.image
+        if stack is None and image.path is None:
+            raise StorageError(f"The session in {path} was made from an array in memory: pass it again as stack=...")
+        frames = open_frames(
+            image.path if stack is None else stack, axis=image.axis or 0, axes=image.axes, index=image.index
+        )
+        if frames.shape != image.shape:
+            raise InvalidImageError(f"The session was made on a stack of shape {image.shape}, this one has {frames.shape}.")
+        frames.intensity = image.intensity
+        session = cls(frames, model=state.model if model is None else model, labels=path)
+        session.prompts.update(state.prompts)
+        session.accepted.update(state.accepted)
+        session.scores.update(state.scores)
+        return session
+
+    def close(self) -> None:
+        """Release files and locks; labels and session stay on disk."""
+        for part in (self.store, self._recorder):
+            if hasattr(part, "close"):
+                part.close()
+
+
+def _open_labels(labels: Any, frames: Frames) -> LabelStore:
+    from napari_segany.io.labels import MemoryLabels, ZarrLabels, check_writable, open_labels
+
+    shape = (frames.shape[0], frames.shape[1], frames.shape[2])
+    if labels is None:
+        return MemoryLabels(np.zeros(shape, dtype=np.int32))
+    if isinstance(labels, str | Path):
+        path = Path(labels)
+        check_writable(path)
+        if (path / "labels").exists():
+            return open_labels(path)
+        return ZarrLabels(path, shape, np.int32, frames.axis_names, frames.scale)
+    return MemoryLabels(np.asarray(labels))

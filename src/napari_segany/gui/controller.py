@@ -96,14 +96,14 @@ class Controller(QObject):
         if self.image is not None:
             self.image.events.data.disconnect(self._start_afresh)
         if self.layers is not None:
-            self.layers.changed.disconnect(self._sync_soon.start)
+            self.layers.changed.disconnect(self._on_drawn)
             self.layers.close()
         self.image, self.layers, self.axis = image, None, None
         self.choose_output(None)
         if image is not None:
             image.events.data.connect(self._start_afresh)
             self.layers = PromptLayers(self.viewer, image)
-            self.layers.changed.connect(self._sync_soon.start)
+            self.layers.changed.connect(self._on_drawn)
             self.set_object(self.layers.highest_id() or 1)
         self.view_changed.emit()
 
@@ -358,7 +358,8 @@ class Controller(QObject):
             from napari_segany import api
 
             model = self._load_model()
-            session = api.Session(PlaneStack(image, view), axis=0, model=model, labels=PlaneStack(labels, view))
+            planes, written = PlaneStack(image, view), PlaneStack(labels, view)
+            session = api.Session(planes, model=model, labels=written, axes="zyxc"[: planes.ndim])
             session.embedding(frame)
             return OpenStack(session)
 
@@ -397,13 +398,11 @@ class Controller(QObject):
     def _prefetch(self) -> None:
         """Encode the plane on display before it is clicked."""
         stack, (_, frame) = self._current()
-        if stack is not None and self.jobs.idle and not self.propagation.running:
-            if not stack.session.is_embedded(frame):
-                self.jobs.submit(
-                    lambda: stack.session.embedding(frame),
-                    lambda _: self._show_status(""),
-                    f"Encoding plane {frame}…",
-                )
+        if stack is None or stack.session.is_embedded(frame) or not self.jobs.idle or self.propagation.running:
+            return
+        self.jobs.submit(
+            lambda: stack.session.embedding(frame), lambda _: self._show_status(""), f"Encoding plane {frame}…"
+        )
 
     # -- events -----------------------------------------------------------------------------------
 
@@ -417,6 +416,10 @@ class Controller(QObject):
                 self.output.events.data.disconnect(self._start_afresh)
                 self.output = None
                 self.output_changed.emit()
+        self._sync_soon.start()
+
+    def _on_drawn(self) -> None:
+        # Not at once: napari is still in the middle of adding the point.
         self._sync_soon.start()
 
     def _on_removed(self, event: Any) -> None:

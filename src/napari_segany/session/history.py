@@ -67,10 +67,11 @@ class LabelEdit:
 
 
 class EntryEdit:
-    """Change of one entry of a dictionary; None stands for its absence."""
+    """Change of one entry of a named dictionary; None stands for its absence."""
 
-    def __init__(self, entries: dict[Any, Any], key: Any, before: Any, after: Any) -> None:
-        self.entries, self.key, self.before, self.after = entries, key, before, after
+    def __init__(self, table: str, entries: dict[Any, Any], key: Any, after: Any) -> None:
+        self.table, self.entries, self.key = table, entries, key
+        self.before, self.after = entries.get(key), after
 
     def undo(self) -> None:
         """Bring the old entry back."""

@@ -15,6 +15,7 @@ from napari_segany.core.masks import Candidates
 from napari_segany.core.prompts import PointsLike, Prompt, make_prompt
 from napari_segany.core.protocols import Embedding, FrameSource, ImageModel, LabelStore
 from napari_segany.core.settings import PropagationSettings
+from napari_segany.core.state import Key
 from napari_segany.session.carried import Carried
 from napari_segany.session.compose import compose
 from napari_segany.session.history import EntryEdit, History, LabelEdit, Step
@@ -22,8 +23,7 @@ from napari_segany.session.propagation import carry
 from napari_segany.session.tracks import Track, tracks
 
 Direction = Literal["both", "forward", "backward"]
-#: (object id, frame)
-Key = tuple[int, int]
+Event = dict[str, Any]
 
 #: Embeddings kept for going back and forth between frames.
 EMBEDDINGS_KEPT = 4
@@ -39,7 +39,10 @@ class Session:
     labels : LabelStore
         Of the shape (N, H, W).
     record : callable, optional
-        Receives every change as a plain dict, in order: the journal.
+        The journal: receives every change in order, as
+        ``{"event": "set", "table", "object", "frame", "value"}`` when a prompt,
+        acceptance or score becomes `value` (None: gone), and
+        ``{"event": "frame", "frame"}`` when a propagation has written a frame.
 
     Raises
     ------
@@ -57,7 +60,7 @@ class Session:
         frames: FrameSource,
         model: ImageModel,
         labels: LabelStore,
-        record: Callable[[dict[str, Any]], None] | None = None,
+        record: Callable[[Event], None] | None = None,
     ) -> None:
         if tuple(labels.shape) != tuple(frames.shape[:3]):
             raise InvalidLabelsError(
@@ -166,13 +169,11 @@ class Session:
         """
         key = self._check_object(object_id), self._check_frame(frame)
         new = make_prompt(self._frame_shape, points, labels, box, mask)
-        before = self.prompts.get(key)
-        merged = new if replace or before is None else before.merged(new)
+        merged = self.prompts[key].merged(new) if key in self.prompts and not replace else new
         with self._lock:
             (answer,) = self.model.predict(self.embedding(frame), [merged])
             self._candidates[key] = answer
-            self._apply(Step("prompt", [EntryEdit(self.prompts, key, before, merged)]))
-        self._record({"event": "prompt", "object": key[0], "frame": key[1], "prompt": merged})
+            self._apply(Step("prompt", [self._set("prompts", key, merged)]))
         self.prompt_changed.emit(*key)
         return answer.best
 
@@ -181,8 +182,7 @@ class Session:
         key = object_id, frame
         self._candidates.pop(key, None)
         if key in self.prompts:
-            self._apply(Step("forget", [EntryEdit(self.prompts, key, self.prompts[key], None)]))
-            self._record({"event": "forget", "object": object_id, "frame": frame})
+            self._apply(Step("forget", [self._set("prompts", key, None)]))
             self.prompt_changed.emit(object_id, frame)
 
     def accept(
@@ -222,14 +222,11 @@ class Session:
             before = self.store.read(frame)
             after = np.where(before == object_id, 0, before)
             after[mask & (True if overwrite else after == 0)] = object_id
-            edits: list[EntryEdit | LabelEdit] = [
-                EntryEdit(self.accepted, key, self.accepted.get(key), True),
-                EntryEdit(self.scores, key, self.scores.get(key), score),
-            ]
+            step = Step("accept")
             if (before != after).any():
-                edits.append(LabelEdit(self.store, frame, before, after))
-            self._apply(Step("accept", list(edits)))
-        self._record({"event": "accept", "object": key[0], "frame": key[1], "score": score})
+                step.edits.append(LabelEdit(self.store, frame, before, after))
+            step.edits += [self._set("accepted", key, True), self._set("scores", key, score)]
+            self._apply(step)
         self.labels_changed.emit(frame)
         return after
 
@@ -321,11 +318,11 @@ class Session:
                 key = object_id, frame
                 score = found[object_id].score if object_id in found else None
                 if score != self.scores.get(key):
-                    edit = EntryEdit(self.scores, key, self.scores.get(key), score)
+                    edit = self._set("scores", key, score)
                     edit.redo()
+                    self._record_set(edit)
                     step.edits.append(edit)
-        scores = {i: mask.score for i, mask in found.items()}
-        self._record({"event": "frame", "frame": frame, "objects": sorted(running), "scores": scores})
+        self._record({"event": "frame", "frame": frame})
         self.labels_changed.emit(frame)
         return after
 
@@ -371,22 +368,23 @@ class Session:
 
     def undo(self) -> str | None:
         """Take back the last prompt, acceptance or propagation; returns its name, None when there is none."""
-        return self._travel(self.history.undo, "undo")
+        return self._travel(self.history.undo)
 
     def redo(self) -> str | None:
         """Do again what was taken back last; returns its name, None when there is none."""
-        return self._travel(self.history.redo, "redo")
+        return self._travel(self.history.redo)
 
-    def _travel(self, move: Callable[[], Step | None], event: str) -> str | None:
+    def _travel(self, move: Callable[[], Step | None]) -> str | None:
         with self._lock:
             step = move()
         if step is None:
             return None
-        self._record({"event": event})
         for edit in step.edits:
-            if isinstance(edit, EntryEdit) and edit.entries is self.prompts:
-                self._candidates.pop(edit.key, None)
-                self.prompt_changed.emit(*edit.key)
+            if isinstance(edit, EntryEdit):
+                self._record_set(edit)
+                if edit.table == "prompts":
+                    self._candidates.pop(edit.key, None)
+                    self.prompt_changed.emit(*edit.key)
         for frame in sorted(step.frames):
             self.labels_changed.emit(frame)
         return step.name
@@ -394,7 +392,17 @@ class Session:
     def _apply(self, step: Step) -> None:
         for edit in step.edits:
             edit.redo()
+            if isinstance(edit, EntryEdit):
+                self._record_set(edit)
         self.history.push(step)
+
+    def _set(self, table: str, key: Key, value: Any) -> EntryEdit:
+        return EntryEdit(table, getattr(self, table), key, value)
+
+    def _record_set(self, edit: EntryEdit) -> None:
+        object_id, frame = edit.key
+        value = edit.entries.get(edit.key)
+        self._record({"event": "set", "table": edit.table, "object": object_id, "frame": frame, "value": value})
 
     # -- checking ----------------------------------------------------------------------------
 

@@ -1,0 +1,143 @@
+"""The dock widget: its slots read the controls, make one call and stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from napari.layers import Layer
+from napari.viewer import Viewer
+from qtpy.QtCore import QEvent
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from napari_segany import api
+from napari_segany.gui.controller import Controller
+from napari_segany.gui.keys import Keys
+from napari_segany.gui.sections import ImageSection, PromptSection, PropagateSection
+
+
+class SegmentWidget(QWidget):
+    """Prompt objects with points and boxes, and propagate them through a stack.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+    """
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self.controller = Controller(napari_viewer)
+        self.images = ImageSection(napari_viewer, self)
+        self.prompts = PromptSection(self)
+        self.propagate = PropagateSection(self)
+        layout = QVBoxLayout(self)
+        for section in (self.images, self.prompts, self.propagate):
+            layout.addWidget(section)
+        layout.addStretch(1)
+        self.images.model.addItems([info.name for info in api.list_models() if info.installed])
+        self._connect_controls()
+        self._connect_controller()
+        self.keys = Keys(
+            napari_viewer,
+            {
+                "toggle_sign": self.controller.toggle_sign,
+                "accept": self.controller.accept,
+                "next_object": self.controller.next_object,
+                "next_candidate": self.controller.next_candidate,
+                "undo": self.controller.undo,
+            },
+        )
+        self._docked = False
+        self._close = self._closer()
+        # A function that does not belong to the widget, which Qt would not call any more.
+        self.destroyed.connect(self._close)
+        self._on_model()
+        self._on_image(self.images.image.layer)
+        self._on_output(self.images.output.layer)
+
+    def _connect_controls(self) -> None:
+        controller, images, prompts, propagate = self.controller, self.images, self.prompts, self.propagate
+        images.image.layer_changed.connect(self._on_image)
+        images.axis.currentIndexChanged.connect(lambda _: controller.choose_axis(images.axis.currentData()))
+        images.output.layer_changed.connect(self._on_output)
+        images.model.currentIndexChanged.connect(lambda _: self._on_model())
+        images.device.currentIndexChanged.connect(lambda _: self._on_model())
+        prompts.points.clicked.connect(lambda: controller.use_tool("points"))
+        prompts.boxes.clicked.connect(lambda: controller.use_tool("boxes"))
+        prompts.sign.clicked.connect(lambda: controller.toggle_sign())
+        prompts.object_id.valueChanged.connect(controller.set_object)
+        prompts.next_object.clicked.connect(lambda: controller.next_object())
+        prompts.other.clicked.connect(lambda: controller.next_candidate())
+        prompts.accept.clicked.connect(lambda: controller.accept())
+        prompts.undo.clicked.connect(lambda: controller.undo())
+        propagate.run.clicked.connect(lambda: self._on_propagate())
+        propagate.cancel.clicked.connect(lambda: controller.propagation.cancel())
+
+    def _connect_controller(self) -> None:
+        controller = self.controller
+        controller.status_changed.connect(self.images.status.setText)
+        controller.object_changed.connect(self._show_object)
+        controller.answer_changed.connect(self.prompts.answer.setText)
+        controller.sign_changed.connect(self.prompts.show_sign)
+        controller.view_changed.connect(self._show_view)
+        controller.output_changed.connect(lambda: self.images.output.choose(controller.output))
+        controller.propagation.running_changed.connect(self.propagate.show_running)
+        controller.propagation.progressed.connect(self.propagate.show_progress)
+
+    # -- slots ------------------------------------------------------------------------------------
+
+    def _on_image(self, layer: Layer | None) -> None:
+        self.controller.choose_image(layer)
+
+    def _on_output(self, layer: Layer | None) -> None:
+        self.controller.choose_output(layer)
+
+    def _on_model(self) -> None:
+        if self.images.model.currentText():
+            self.controller.choose_model(self.images.model.currentText(), self.images.device.currentText())
+
+    def _on_propagate(self) -> None:
+        controls = self.propagate
+        self.controller.propagate(
+            controls.first.value(),
+            controls.last.value() + 1,
+            controls.direction.currentText(),
+            controls.only_current.isChecked(),
+        )
+
+    # -- showing ----------------------------------------------------------------------------------
+
+    def _show_object(self, object_id: int) -> None:
+        self.prompts.object_id.blockSignals(True)
+        self.prompts.object_id.setValue(object_id)
+        self.prompts.object_id.blockSignals(False)
+
+    def _show_view(self) -> None:
+        self.images.list_axes(self.controller.axes(), self.controller.axis)
+        view = self.controller.view(tell=False)
+        self.propagate.set_length(1 if view is None else view.stack_shape[0])
+
+    # -- closing ----------------------------------------------------------------------------------
+
+    def event(self, event: QEvent) -> bool:
+        """Close down when the dock that held the widget lets go of it, which napari does without a close event."""
+        if event.type() == QEvent.Type.ParentChange:
+            if self.parent() is not None:
+                self._docked = True
+            elif self._docked:
+                self._close()
+        return super().event(event)
+
+    def closeEvent(self, event: QEvent) -> None:  # noqa: N802
+        """Close down."""
+        self._close()
+        super().closeEvent(event)
+
+    def _closer(self) -> Callable[[], None]:
+        """A function that shuts everything down when it is first called."""
+        steps = [self.keys.release, self.images.image.release, self.images.output.release, self.controller.close]
+
+        def close() -> None:
+            while steps:
+                steps.pop(0)()
+
+        return close

@@ -1,0 +1,180 @@
+"""A stack as planes, read one at a time from wherever it lies."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from napari_segany.core.axes import PlaneAxes, choose_planes, guess_axes
+from napari_segany.core.errors import InvalidImageError, StorageError
+from napari_segany.core.intensity import DEFAULT_PERCENTILES, IntensityRange, estimate_range
+from napari_segany.core.state import ImageReference
+from napari_segany.io.sources import Source, open_source
+
+#: Planes looked at to find black and white for the whole stack.
+SAMPLED_PLANES = 8
+#: Share of the free memory that one plane may take.
+MEMORY_SHARE = 0.25
+
+
+class Frames:
+    """Planes of an array along one axis; implements `core.protocols.FrameSource`.
+
+    Parameters
+    ----------
+    source : Source
+    planes : PlaneAxes
+
+    Attributes
+    ----------
+    intensity : IntensityRange
+        One for the whole stack, from percentiles of a few planes until it is set.
+    """
+
+    def __init__(self, source: Source, planes: PlaneAxes) -> None:
+        self.source, self.planes = source, planes
+        self._intensity: IntensityRange | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, H, W) or (N, H, W, C)."""
+        shape, planes = self.source.array.shape, self.planes
+        count = 1 if planes.frame is None else shape[planes.frame]
+        colour = () if planes.channels is None else (shape[planes.channels],)
+        return (int(count), int(shape[planes.rows]), int(shape[planes.columns]), *map(int, colour))
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Dtype of the frames."""
+        return np.dtype(self.source.array.dtype)
+
+    @property
+    def scale(self) -> tuple[float, float, float]:
+        """Size of a voxel along frames, rows and columns; 1 where unknown."""
+        names = [None if i is None else self.planes.axes[i] for i in (self.planes.frame, *self._plane)]
+        first, second, third = (self.source.scale.get(name, 1.0) if name else 1.0 for name in names)
+        return first, second, third
+
+    @property
+    def _plane(self) -> tuple[int, int]:
+        return self.planes.rows, self.planes.columns
+
+    @property
+    def axis_names(self) -> str:
+        """Names of the axes of `labels` made for this stack, such as "zyx"."""
+        frame = "z" if self.planes.frame is None else self.planes.axes[self.planes.frame]
+        return frame + "".join(self.planes.axes[i] for i in self._plane)
+
+    def reference(self) -> ImageReference:
+        """How to open this stack again."""
+        planes, path = self.planes, self.source.path
+        return ImageReference(
+            path=None if path is None else str(path.resolve()),
+            axes=planes.axes,
+            axis=None if planes.frame is None else planes.axes[planes.frame],
+            index={planes.axes[axis]: at for axis, at in planes.fixed.items()},
+            shape=self.shape,
+            intensity=self.intensity,
+        )
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, frame: int) -> np.ndarray:
+        """Read one frame, (H, W) or (H, W, C).
+
+        Raises
+        ------
+        StorageError
+            Its chunks are damaged or missing, or it is too large for the memory.
+        """
+        if not 0 <= frame < len(self):
+            raise IndexError(f"Frame {frame} is not in this stack of {len(self)} frames.")
+        self._check_size()
+        index: list[int | slice] = [slice(None)] * len(self.source.array.shape)
+        for axis, position in self.planes.fixed.items():
+            index[axis] = position
+        if self.planes.frame is not None:
+            index[self.planes.frame] = frame
+        try:
+            plane = np.asarray(self.source.array[tuple(index)])
+        except Exception as error:
+            raise StorageError(f"Frame {frame} cannot be read, its data are damaged or gone: {error}.") from error
+        kept = [i for i in range(len(index)) if index[i] == slice(None)]
+        order = [kept.index(i) for i in (*self._plane, self.planes.channels) if i is not None]
+        return plane.transpose(order)
+
+    def _check_size(self) -> None:
+        size = int(np.prod(self.shape[1:], dtype=np.float64)) * self.dtype.itemsize
+        free = _free_memory()
+        if free is not None and size > MEMORY_SHARE * free:
+            raise StorageError(
+                f"One plane of {self.shape[1]} x {self.shape[2]} pixels takes {size / 1e9:.1f} GB and only "
+                f"{free / 1e9:.1f} GB of memory are free; cut the image or use a lower resolution level."
+            )
+
+    @property
+    def intensity(self) -> IntensityRange:
+        """Black and white of the whole stack; settable."""
+        if self._intensity is None:
+            self._intensity = self.estimate_intensity()
+        return self._intensity
+
+    @intensity.setter
+    def intensity(self, value: IntensityRange) -> None:
+        self._intensity = value
+
+    def estimate_intensity(self, percentiles: tuple[float, float] = DEFAULT_PERCENTILES) -> IntensityRange:
+        """Black and white from percentiles of a few evenly spaced planes."""
+        chosen = np.unique(np.linspace(0, len(self) - 1, SAMPLED_PLANES).round().astype(int))
+        thin = max(1, int(np.sqrt(self.shape[1] * self.shape[2] / 500_000)))
+        planes = np.stack([self[int(frame)][::thin, ::thin] for frame in chosen])
+        # A lone colour axis would otherwise be taken for columns.
+        return estimate_range(planes if planes.ndim == 4 else planes[..., None], percentiles)
+
+
+def _free_memory() -> int | None:
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def open_frames(
+    source: Any,
+    axis: int | str = 0,
+    axes: str | None = None,
+    index: Mapping[str, int] | None = None,
+    level: int = 0,
+) -> Frames:
+    """Open a stack without reading it.
+
+    Parameters
+    ----------
+    source : array-like, list of resolution levels, or path
+        See `napari_segany.io.sources.open_source`. A 2D image is a stack of one frame.
+    axis : int or str
+        Propagation axis, by position or by name.
+    axes : str, optional
+        One letter per axis; taken from the file or guessed by default.
+    index : dict of axis name -> int, optional
+        Position on every further axis, and on "c" to take a single channel.
+    level : int
+        Resolution level, 0 is full.
+
+    Raises
+    ------
+    InvalidImageError
+        Empty, not real, or the axes do not make one stack of planes.
+    StorageError
+        The path cannot be read.
+    """
+    opened = open_source(source, level)
+    shape = tuple(opened.array.shape)
+    if 0 in shape:
+        raise InvalidImageError(f"The array is empty: its shape is {shape}.")
+    names = axes or opened.axes or guess_axes(shape)
+    return Frames(opened, choose_planes(shape, names, axis, index))

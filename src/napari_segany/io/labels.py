@@ -1,0 +1,243 @@
+"""Label stacks in memory or as OME-Zarr, written one frame at a time by a single writer."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_segany.core.errors import InvalidLabelsError, StorageError
+from napari_segany.io.lock import OutputLock
+from napari_segany.io.ngff import create_labels, label_attributes, read_layout
+
+#: Side of a chunk; a frame is one shard of them.
+CHUNK = 256
+
+
+def check_label_dtype(dtype: Any) -> np.dtype:
+    """Return an integer dtype, or say that labels need one."""
+    dtype = np.dtype(dtype)
+    if dtype.kind not in "iu":
+        raise InvalidLabelsError(f"Labels must be integers, got dtype {dtype}; convert them, for example to int32.")
+    return dtype
+
+
+class MemoryLabels:
+    """Labels in an array, changed in place; implements `core.protocols.LabelStore`.
+
+    Parameters
+    ----------
+    data : (N, H, W) integer array
+    """
+
+    def __init__(self, data: np.ndarray) -> None:
+        check_label_dtype(data.dtype)
+        if data.ndim != 3:
+            raise InvalidLabelsError(f"Labels must have the shape (N, H, W), got {data.shape}.")
+        if not data.flags.writeable:
+            raise InvalidLabelsError("The labels array is read-only; pass a copy of it.")
+        self.data = data
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(N, H, W)."""
+        count, height, width = self.data.shape
+        return count, height, width
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Integer dtype of the labels."""
+        return self.data.dtype
+
+    def read(self, frame: int) -> np.ndarray:
+        """Copy one frame, (H, W)."""
+        return self.data[frame].copy()
+
+    def write(self, frame: int, labels: np.ndarray) -> None:
+        """Replace one frame."""
+        self.data[frame] = labels
+
+    def array(self) -> np.ndarray:
+        """The labels themselves, (N, H, W)."""
+        return self.data
+
+
+class ZarrLabels:
+    """Labels in an OME-Zarr (0.5), one shard per frame; implements `core.protocols.LabelStore`.
+
+    All writing goes through one thread, since zarr loses concurrent writes
+    inside a chunk; a lock keeps other processes out.
+
+    Parameters
+    ----------
+    path : folder ending in ``.zarr``
+        Created, or opened if it holds labels of this shape.
+    shape : (N, H, W)
+    dtype : integer dtype
+    axes : names of the axes, such as "zyx"
+    scale : size of a voxel along them
+    name : str
+        Name of the label image inside the group ``labels``.
+
+    Raises
+    ------
+    InvalidLabelsError
+        The folder holds labels of another shape, or `dtype` is no integer.
+    StorageError
+        The folder cannot be written, is no zarr, or another process writes to it.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        shape: tuple[int, int, int],
+        dtype: Any = np.int32,
+        axes: str = "zyx",
+        scale: Sequence[float] = (1.0, 1.0, 1.0),
+        name: str = "segany",
+    ) -> None:
+        self.path, self.name = Path(path), name
+        self._axes, self._scale = axes, tuple(scale)
+        check_label_dtype(dtype)
+        self._lock = OutputLock(self.path)
+        self._lock.acquire()
+        try:
+            self._array = create_labels(self.path, name, shape, np.dtype(dtype), axes, self._scale, CHUNK)
+            _sweep(self.path)
+            if tuple(self._array.shape) != tuple(shape):
+                raise InvalidLabelsError(
+                    f"{self.path} holds labels of the shape {tuple(self._array.shape)} and the stack has "
+                    f"{tuple(shape)}; choose another output."
+                )
+        except BaseException:
+            self._lock.release()
+            raise
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="segany-labels")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(N, H, W)."""
+        count, height, width = self._array.shape
+        return int(count), int(height), int(width)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Integer dtype of the labels."""
+        return np.dtype(self._array.dtype)
+
+    def read(self, frame: int) -> np.ndarray:
+        """Read one frame, (H, W)."""
+        try:
+            return np.array(self._array[frame])
+        except Exception as error:
+            raise StorageError(f"Frame {frame} of the labels in {self.path} is damaged: {error}.") from error
+
+    def write(self, frame: int, labels: np.ndarray) -> None:
+        """Replace one frame; returns when it is on disk.
+
+        Raises
+        ------
+        StorageError
+            The disk is full, or the folder was taken away or made read-only.
+        """
+        self.update(lambda array: array.__setitem__(frame, labels), f"frame {frame}")
+
+    def update(self, change: Callable[[Any], None], what: str = "the labels") -> None:
+        """Run a change of the zarr array on the writing thread and wait for it."""
+        try:
+            self._writer.submit(change, self._array).result()
+        except OSError as error:
+            raise StorageError(f"Could not write {what} to {self.path}: {error.strerror or error}.") from error
+
+    def array(self) -> LabelArray:
+        """The labels as an array-like that writes through the one writer."""
+        return LabelArray(self)
+
+    def finish(self, properties: Mapping[int, Mapping[str, Any]] | None = None) -> None:
+        """Bring the colours, the properties and the pyramid up to date with the labels.
+
+        Parameters
+        ----------
+        properties : object id -> name -> value, optional
+            Such as score or model, stored with each label.
+        """
+        ids: set[int] = set()
+        for frame in range(self.shape[0]):
+            ids.update(np.unique(self.read(frame)).tolist())
+        ids.discard(0)
+        self._writer.submit(
+            label_attributes, self.path, self.name, self._array, self._axes, self._scale, sorted(ids), properties or {}
+        ).result()
+
+    def close(self) -> None:
+        """Let other processes write."""
+        self._writer.shutdown()
+        self._lock.release()
+
+
+class LabelArray:
+    """Labels (N, H, W) of a `ZarrLabels`, to be sliced, shown and painted on."""
+
+    ndim = 3
+
+    def __init__(self, labels: ZarrLabels) -> None:
+        self._labels = labels
+        self.shape, self.dtype = labels.shape, labels.dtype
+
+    @property
+    def size(self) -> int:
+        """Number of pixels."""
+        return int(np.prod(self.shape))
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        return np.asarray(self._labels._array[index])
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        def change(array: Any) -> None:
+            if isinstance(index, tuple) and all(isinstance(one, np.ndarray) for one in index):
+                array.vindex[index] = value
+            else:
+                array[index] = value
+
+        self._labels.update(change)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self._labels._array[...], dtype=dtype)
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a killed process left half written."""
+    for leftover in path.rglob("*.partial"):
+        leftover.unlink(missing_ok=True)
+
+
+def open_labels(path: str | Path, name: str | None = None) -> ZarrLabels:
+    """Open the labels of an existing OME-Zarr for reading and writing."""
+    found, shape, dtype, axes, scale = read_layout(Path(path), name)
+    return ZarrLabels(path, shape, dtype, axes, scale, found)
+
+
+def check_writable(path: Path) -> None:
+    """Say so before any work is done if a folder cannot be created or written.
+
+    Raises
+    ------
+    StorageError
+    """
+    parent = path if path.exists() else path.parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir():
+        raise StorageError(f"{parent} is a file, not a folder; choose another output.")
+    if not os.access(parent, os.W_OK):
+        raise StorageError(f"{parent} is read-only; choose another output.")
+    if shutil.disk_usage(parent).free < 1_000_000:
+        raise StorageError(f"The disk of {parent} is full; choose another output.")
