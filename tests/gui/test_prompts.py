@@ -1,24 +1,269 @@
-"""Points and boxes become masks on every kind of layer."""
+"""Points and boxes become masks, on every kind of layer and from every side."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+from typing import Any
+
 import numpy as np
 import pytest
+
 from tests.fakes import RADIUS, disc
 
 
-def image(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).normal(100, 10, shape).astype(np.float32)
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
 
 
-def test_click_preview_accept_next(open_bench):
-    bench = open_bench(image(40, 60))
+@dataclass
+class Case:
+    """An image, how it is looked at, and where one plane of it is clicked."""
+
+    shape: tuple[int, ...]
+    plane: tuple[int, int] = (-2, -1)
+    order: tuple[int, ...] | None = None
+    axis: int | None = None
+    at: dict[int, int] = field(default_factory=dict)
+    add: dict[str, Any] = field(default_factory=dict)
+    rgb: bool = False
+
+
+CASES = {
+    "2d": Case((40, 60)),
+    "rgb": Case((40, 60, 3), rgb=True),
+    "rgb stack": Case((5, 40, 60, 3), at={0: 2}, rgb=True),
+    "3d": Case((5, 40, 60), at={0: 3}),
+    "anisotropic": Case((5, 40, 60), at={0: 3}, add={"scale": (4, 0.5, 0.25), "translate": (100, -20, 7)}),
+    "flipped": Case((5, 40, 60), at={0: 1}, add={"scale": (2, -1, 1)}),
+    "rolled": Case((30, 40, 60), plane=(0, 1), order=(2, 0, 1), at={2: 41}),
+    "side, scaled": Case((30, 40, 60), plane=(0, 2), order=(1, 0, 2), at={1: 17}, add={"scale": (3, 1, 1)}),
+    "transposed": Case((5, 40, 60), order=(0, 2, 1), at={0: 2}),
+    "tzyx along z": Case((3, 5, 40, 60), axis=1, at={0: 2, 1: 3}),
+    "tzyx along t": Case((3, 5, 40, 60), axis=0, at={0: 2, 1: 3}, add={"axis_labels": ("t", "z", "y", "x")}),
+    "one long axis": Case((1, 5, 40, 60), at={1: 3}),
+}
+
+
+@pytest.fixture(params=CASES.values(), ids=CASES.keys())
+def case(request: pytest.FixtureRequest) -> Case:
+    return request.param
+
+
+def open_case(open_bench: Any, case: Case) -> Any:
+    bench = open_bench(noise(*case.shape), rgb=case.rgb, **case.add)
+    if case.order:
+        bench.viewer.dims.order = case.order
+    for axis, step in case.at.items():
+        bench.viewer.dims.set_current_step(axis, step)
+    if case.axis is not None:
+        choice = bench.widget.images.axis
+        choice.setCurrentIndex(choice.findData(case.axis))
     bench.press("points")
     bench.settle()
-    bench.click(20, 30)
-    np.testing.assert_array_equal(bench.preview(), disc((40, 60), (20, 30), RADIUS))
+    return bench
+
+
+def coords(case: Case, y: float, x: float) -> list[float]:
+    """Data coordinates of a place in the case's plane."""
+    full = [0.0] * (len(case.shape) - case.rgb)
+    for axis, step in case.at.items():
+        full[axis] = step
+    full[case.plane[0]], full[case.plane[1]] = y, x
+    return full
+
+
+def plane(case: Case, array: np.ndarray) -> np.ndarray:
+    """The case's plane of an array."""
+    index: list[Any] = [slice(None)] * array.ndim
+    for axis, step in case.at.items():
+        index[axis] = step
+    return np.squeeze(array[tuple(index)])
+
+
+def test_click_and_accept(open_bench: Any, case: Case) -> None:
+    bench = open_case(open_bench, case)
+    bench.click(*coords(case, 20, 25))
+    preview = bench.preview()
+    expected = disc(preview.shape, (20, 25), RADIUS)
+    np.testing.assert_array_equal(preview, expected)
+    shown = bench.controller.layers.preview
+    np.testing.assert_allclose(
+        shown.data_to_world(np.zeros(shown.ndim)), bench.viewer.layers["image"].data_to_world(coords(case, 0, 0))
+    )
     bench.press("accept")
     bench.settle()
-    np.testing.assert_array_equal(bench.output, disc((40, 60), (20, 30), RADIUS))
+    np.testing.assert_array_equal(plane(case, bench.output), expected)
+    assert bench.output.sum() == expected.sum(), "other planes were written"
     assert bench.widget.prompts.object_id.value() == 2
     assert not bench.preview().any()
+
+
+def test_box(open_bench: Any, case: Case) -> None:
+    bench = open_case(open_bench, case)
+    bench.press("boxes")
+    bench.box(*(coords(case, y, x) for y, x in [(9.5, 4.5), (9.5, 14.5), (19.5, 14.5), (19.5, 4.5)]))
+    found = np.argwhere(bench.preview())
+    assert found.min(axis=0).tolist() == [10, 5]
+    assert found.max(axis=0).tolist() == [19, 14]
+    assert len(found) == 100
+
+
+def test_propagate_fills_the_stack(open_bench: Any, case: Case) -> None:
+    bench = open_case(open_bench, case)
+    bench.click(*coords(case, 20, 25))
+    bench.propagate()
+    expected = disc(bench.preview().shape, (20, 25), RADIUS)
+    axis = case.axis if case.axis is not None else next(iter(case.at), None)
+    if axis is None:
+        return
+    others = {other: step for other, step in case.at.items() if other != axis}
+    written = np.moveaxis(bench.output, [axis, *others], range(len(case.at)))
+    planes = np.squeeze(written[(slice(None), *others.values())])
+    assert planes.shape[0] == case.shape[axis]
+    for one in planes:
+        np.testing.assert_array_equal(one, expected)
+    assert bench.output.sum() == expected.sum() * len(planes)
+
+
+def test_negative_point_moved_and_deleted(open_bench: Any) -> None:
+    bench = open_bench(noise(40, 60))
+    bench.press("points")
+    bench.click(20, 25)
+    bench.key("N")
+    assert bench.widget.prompts.sign.isChecked()
+    bench.click(20, 30)
+    points = bench.controller.layers.points
+    assert points.features["sign"].tolist() == ["positive", "negative"]
+    assert not np.array_equal(points.face_color[0], points.face_color[1])
+    first = disc((40, 60), (20, 25), RADIUS)
+    np.testing.assert_array_equal(bench.preview(), first & ~disc((40, 60), (20, 30), RADIUS))
+    points.data = np.array([[20, 25], [30, 50]])
+    bench.settle()
+    np.testing.assert_array_equal(bench.preview(), first)
+    points.remove([0, 1])
+    bench.settle()
+    assert not bench.preview().any()
+    assert not bench.controller._stacks[bench.controller.view()].session.prompts
+
+
+def test_candidates_are_cycled_and_the_chosen_one_accepted(open_bench: Any) -> None:
+    bench = open_bench(noise(40, 60))
+    bench.press("points")
+    bench.click(20, 25)
+    assert bench.widget.prompts.answer.text() == "mask 1 of 3, predicted IoU 0.90"
+    bench.key("H")
+    assert "mask 2 of 3" in bench.widget.prompts.answer.text()
+    bench.key("J")
+    np.testing.assert_array_equal(bench.output, disc((40, 60), (20, 25), 2 * RADIUS))
+
+
+def test_undo_takes_back_each_step_and_the_layers_follow(open_bench: Any) -> None:
+    bench = open_bench(noise(5, 40, 60))
+    bench.press("points")
+    bench.click(2, 20, 25)
+    bench.click(2, 20, 40)
+    bench.key("J")
+    bench.propagate()
+    assert bench.output.any(axis=(1, 2)).all()
+    bench.key("U")
+    assert bench.output.any(axis=(1, 2)).tolist() == [False, False, True, False, False]
+    bench.key("U")
+    assert not bench.output.any()
+    assert bench.controller.object_id == 1
+    two = bench.preview()
+    bench.key("U")
+    np.testing.assert_array_equal(bench.controller.layers.points.data, [[2, 20, 25]])
+    np.testing.assert_array_equal(bench.preview(), disc((40, 60), (20, 25), RADIUS))
+    assert bench.preview().sum() < two.sum()
+    bench.key("U")
+    assert len(bench.controller.layers.points.data) == 0
+    assert not bench.preview().any()
+    bench.key("U")
+    bench.click(2, 20, 25)
+    np.testing.assert_array_equal(bench.preview(), disc((40, 60), (20, 25), RADIUS))
+
+
+def test_undone_box_comes_back_and_is_read_the_same(open_bench: Any) -> None:
+    bench = open_bench(noise(40, 60))
+    bench.press("boxes")
+    bench.box((9.5, 4.5), (9.5, 14.5), (19.5, 14.5), (19.5, 4.5))
+    first = bench.preview()
+    bench.box((0, 0), (0, 30), (30, 30), (30, 0))
+    assert len(bench.controller.layers.boxes.data) == 1, "the later box replaces the earlier one"
+    bench.key("U")
+    np.testing.assert_array_equal(bench.preview(), first)
+    np.testing.assert_allclose(bench.controller.layers.boxes.data[0], [(9.5, 4.5), (9.5, 14.5), (19.5, 14.5), (19.5, 4.5)])
+
+
+def test_several_objects_are_prompted_then_propagated_together(open_bench: Any) -> None:
+    bench = open_bench(noise(5, 40, 60))
+    bench.press("points")
+    bench.click(2, 20, 12)
+    bench.key("K")
+    bench.click(2, 20, 45)
+    assert set(np.unique(bench.preview())) == {0, 1, 2}
+    assert bench.controller.layers.points.shown.tolist() == [False, True]
+    bench.propagate()
+    for one in bench.output:
+        assert set(np.unique(one)) == {0, 1, 2}
+
+
+def test_other_orientation_keeps_its_own_prompts(open_bench: Any) -> None:
+    bench = open_bench(noise(30, 40, 60))
+    bench.viewer.dims.set_current_step(0, 15)
+    bench.press("points")
+    bench.click(15, 20, 25)
+    bench.viewer.dims.order = (1, 0, 2)
+    bench.viewer.dims.set_current_step(1, 20)
+    bench.press("points")
+    bench.settle()
+    assert not bench.preview().any(), "a point of the other planes is no prompt here"
+    bench.key("K")
+    bench.click(15, 20, 25)
+    np.testing.assert_array_equal(bench.preview() > 0, disc((30, 60), (15, 25), RADIUS))
+    bench.viewer.dims.order = (0, 1, 2)
+    bench.settle()
+    np.testing.assert_array_equal(bench.preview() == 1, disc((40, 60), (20, 25), RADIUS))
+
+
+def test_existing_labels_are_kept_and_ids_go_on(open_bench: Any) -> None:
+    bench = open_bench(noise(40, 60))
+    mine = np.zeros((40, 60), dtype=np.uint16)
+    mine[:25] = 7
+    bench.viewer.add_labels(mine.copy(), name="mine")
+    choice = bench.widget.images.output
+    choice.choose(bench.viewer.layers["mine"])
+    bench.press("points")
+    bench.click(25, 25)
+    bench.key("J")
+    labels = bench.viewer.layers["mine"].data
+    np.testing.assert_array_equal(labels[:25], 7)
+    np.testing.assert_array_equal(labels[25:] == 8, disc((40, 60), (25, 25), RADIUS)[25:])
+    assert "Segmentation" not in bench.viewer.layers
+
+
+def test_other_model_answers_without_losing_prompts_or_labels(open_bench: Any) -> None:
+    bench = open_bench(noise(40, 60))
+    bench.press("points")
+    bench.click(20, 12)
+    bench.key("J")
+    bench.click(20, 45)
+    before = bench.output.copy()
+    assert bench.widget.images.status.text() == "disc on auto, plane 0 is encoded"
+    bench.widget.images.model.setCurrentText("other")
+    bench.settle()
+    np.testing.assert_array_equal(bench.output, before)
+    assert bench.preview().any()
+    assert bench.widget.images.status.text() == "other on auto, plane 0 is encoded"
+
+
+def test_plane_is_encoded_once_and_ahead_of_the_click(open_bench: Any, model: Any, qtbot: Any) -> None:
+    bench = open_bench(noise(5, 40, 60))
+    bench.press("points")
+    bench.settle()
+    assert len(model.embedded) == 1
+    bench.click(2, 20, 25)
+    bench.click(2, 22, 25)
+    assert len(model.embedded) == 1
+    bench.viewer.dims.set_current_step(0, 4)
+    qtbot.waitUntil(lambda: len(model.embedded) == 2)

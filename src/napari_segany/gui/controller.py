@@ -273,7 +273,12 @@ class Controller(QObject):
         if stack is None or key not in stack.answers:
             show_warning(f"Object {self.object_id} has no mask here yet; click on it or draw a box first.")
             return
-        self.jobs.submit(lambda: stack.accept(key), lambda _: self._redraw_soon.start())
+
+        def then(_: None) -> None:
+            self._redraw_soon.start()
+            self._show()
+
+        self.jobs.submit(lambda: stack.accept(key), then)
         self.next_object()
 
     def next_object(self) -> None:
@@ -358,8 +363,8 @@ class Controller(QObject):
             from napari_segany import api
 
             model = self._load_model()
-            planes, written = PlaneStack(image, view), PlaneStack(labels, view)
-            session = api.Session(planes, model=model, labels=written, axes="zyxc"[: planes.ndim])
+            planes = PlaneStack(image, view)
+            session = api.Session(planes, model=model, labels=view.cut(labels), axes="zyxc"[: planes.ndim])
             session.embedding(frame)
             return OpenStack(session)
 

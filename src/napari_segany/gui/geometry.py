@@ -74,10 +74,14 @@ def check_output(labels: Labels, image: Image) -> None:
     Raises
     ------
     InvalidLabelsError
-        Another shape, or several scales, which napari cannot edit.
+        Another shape, several scales, which napari cannot edit, or no array in memory.
     """
     if labels.multiscale:
         raise InvalidLabelsError(f'The labels "{labels.name}" have several scales; choose or make a plain labels layer.')
+    if not isinstance(labels.data, np.ndarray):
+        raise InvalidLabelsError(
+            f'The labels "{labels.name}" lie on disk, where this window cannot write yet; choose a new layer.'
+        )
     if tuple(labels.data.shape) != data_shape(image):
         raise InvalidLabelsError(
             f'The labels "{labels.name}" have the shape {tuple(labels.data.shape)} and the image '
@@ -86,7 +90,5 @@ def check_output(labels: Labels, image: Image) -> None:
 
 
 def highest_label(labels: Labels) -> int:
-    """The largest id in a labels layer, read plane by plane so that lazy arrays stay out of memory."""
-    data = labels.data
-    parts = [data] if data.ndim == 2 else (data[i] for i in range(data.shape[0]))
-    return max((int(np.max(np.asarray(part))) for part in parts), default=0)
+    """The largest id in a labels layer."""
+    return int(labels.data.max(initial=0))

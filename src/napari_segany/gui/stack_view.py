@@ -1,4 +1,4 @@
-"""Which stack of planes of an n-dimensional array is worked on, and how to read and write it plane by plane.
+"""Which stack of planes of an n-dimensional array is worked on, and how to read it plane by plane.
 
 Pure rules over axes and indices: nothing here knows napari.
 """
@@ -87,6 +87,14 @@ class StackView:
         coords[:, self.plane] = points
         return coords
 
+    def cut(self, array: np.ndarray) -> np.ndarray:
+        """The stack (N, H, W) as a view of a NumPy array: what is written into it is written into the array."""
+        if self.axis is None:
+            return array[self.index(0)][np.newaxis]
+        index = list(self.index(0))
+        index[self.axis] = slice(None)
+        return np.moveaxis(array[tuple(index)], sorted((*self.plane, self.axis)).index(self.axis), 0)
+
     def expand(self, plane: np.ndarray) -> np.ndarray:
         """A plane as an array of the full number of dimensions, one long along all other axes."""
         return np.expand_dims(plane, [a for a in range(len(self.shape)) if a not in self.plane])
@@ -136,7 +144,7 @@ def resolve_view(
 
 
 class PlaneStack:
-    """The planes of a view as an (N, H, W[, C]) array-like, read and written one by one.
+    """The planes of a view as an (N, H, W[, C]) array-like, read one by one.
 
     Parameters
     ----------
@@ -155,17 +163,5 @@ class PlaneStack:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        first, *rest = key if isinstance(key, tuple) else (key,)
-        if isinstance(first, slice):
-            planes = [self._plane(frame) for frame in range(*first.indices(len(self)))]
-            return np.stack(planes)[(slice(None), *rest)]
-        return self._plane(first)[tuple(rest)]
-
-    def __setitem__(self, frame: int, plane: np.ndarray) -> None:
-        self.array[self.view.index(int(frame))] = plane
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[:], dtype=dtype)
-
-    def _plane(self, frame: int) -> np.ndarray:
-        return np.asarray(self.array[self.view.index(int(frame))])
+        frame, *rest = key if isinstance(key, tuple) else (key,)
+        return np.asarray(self.array[self.view.index(int(frame))])[tuple(rest)]

@@ -1,0 +1,221 @@
+"""Model files: read safely, unwrapped, recognised by their keys and shapes, checked before any copy."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from torch import Tensor, nn
+
+from napari_segany.core.errors import CheckpointError
+
+State = dict[str, Tensor]
+
+PICKLE_SUFFIXES = {".pt", ".pth"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way in which a family's weights are written down.
+
+    Attributes
+    ----------
+    family : str
+    recognise : callable
+        From a state to the name of the size, or None when it is not this layout.
+    rename : callable
+        From a state of this layout to the network's own names.
+    build : callable
+        From the size to the network, on the current default device.
+    """
+
+    family: str
+    recognise: Callable[[State], str | None]
+    rename: Callable[[State], State]
+    build: Callable[[str], nn.Module]
+
+
+def read_state(path: Path) -> State:
+    """Read the tensors of a checkpoint without running anything in it.
+
+    Parameters
+    ----------
+    path : ``.safetensors``, ``.pt`` or ``.pth`` file, or a folder with ``model.safetensors``
+
+    Raises
+    ------
+    CheckpointError
+        Missing, empty, damaged, unsafe, or not a checkpoint.
+    """
+    if not path.exists():
+        raise CheckpointError(f"There is no model file {path}.")
+    if path.is_dir():
+        return _read_folder(path)
+    with path.open("rb") as file:
+        head = file.read(16)
+    if not head:
+        raise CheckpointError(f"{path} is empty; download it again.")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix not in PICKLE_SUFFIXES:
+        raise CheckpointError(f"{path} is not a model file; use .pt, .pth, .safetensors or a folder.")
+    return _unwrap(_read_pickle(path, head), path)
+
+
+def _read_folder(folder: Path) -> State:
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        if not (folder / "model.safetensors").exists():
+            raise CheckpointError(f"The folder {folder} holds no model.safetensors.")
+        return _read_safetensors(folder / "model.safetensors")
+    try:
+        parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{index} is damaged; download the model again.") from error
+    state: State = {}
+    for part in parts:
+        if Path(part).name != part:
+            raise CheckpointError(f"{index} points outside its folder; the file is not trusted.")
+        state.update(_read_safetensors(folder / part))
+    return state
+
+
+def _read_safetensors(path: Path) -> State:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        size = path.stat().st_size if path.exists() else 0
+        raise CheckpointError(f"{path} ({size} bytes) is damaged or cut off ({error}); download it again.") from error
+
+
+def _read_pickle(path: Path, head: bytes) -> object:
+    if not (head.startswith((b"PK", b"\x80")) or head[257 - 257 :].startswith(b"ustar")):
+        raise CheckpointError(f"{path} is not a checkpoint: it begins with {head!r}; download it again.")
+    if head.startswith(b"PK"):
+        _check_zip(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise CheckpointError(_refusal(path, str(error))) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()
+        size = path.stat().st_size
+        raise CheckpointError(
+            f"{path} ({size} bytes) is damaged or cut off ({reason[0] if reason else 'unexpected end'}); "
+            "download it again."
+        ) from error
+
+
+def _refusal(path: Path, message: str) -> str:
+    """Name the object that would have run code, without torch's advice to load it unsafely."""
+    for marker in ("Unsupported global: GLOBAL ", "Unsupported class ", "unsupported GLOBAL "):
+        if marker in message:
+            name = message.split(marker, 1)[1].split()[0]
+            return (
+                f"{path} holds more than weights: it would run {name}; export its state dict as .safetensors, "
+                "or get the file from its publisher."
+            )
+    return f"{path} holds more than weights and is not loaded; export its state dict as .safetensors."
+
+
+def _check_zip(path: Path) -> None:
+    """Refuse archives whose entries unpack to more than the file, or lie outside it."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except zipfile.BadZipFile as error:
+        raise CheckpointError(f"{path} ({path.stat().st_size} bytes) is cut off; download it again.") from error
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > path.stat().st_size:
+            raise CheckpointError(f"{path} has compressed entries, which no checkpoint has; it is not trusted.")
+        if entry.filename.startswith("/") or ".." in Path(entry.filename).parts:
+            raise CheckpointError(f"{path} has an entry outside its own folder; it is not trusted.")
+
+
+def _unwrap(loaded: object, path: Path) -> State:
+    """Find the state dict in the layouts that training programs write."""
+    for key in ("model_state", "model", "state_dict"):
+        if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
+            loaded = loaded[key]
+            break
+    if not isinstance(loaded, Mapping) or not loaded:
+        raise CheckpointError(f"{path} holds no weights: a {type(loaded).__name__} was found in it.")
+    others = [name for name, value in loaded.items() if not isinstance(value, Tensor)]
+    if others:
+        raise CheckpointError(f'{path} holds more than weights: "{others[0]}" is no tensor; export its state dict.')
+    state = {str(name): value for name, value in loaded.items()}
+    if all(name.startswith("sam.") for name in state):
+        # micro-sam's training wraps the network.
+        return {name.removeprefix("sam."): value for name, value in state.items()}
+    return state
+
+
+def recognise(state: State, layouts: list[Layout], what: str) -> tuple[Layout, str]:
+    """Find the family and size of a state from its keys and shapes.
+
+    Raises
+    ------
+    CheckpointError
+        No layout fits.
+    """
+    for layout in layouts:
+        size = layout.recognise(state)
+        if size is not None:
+            return layout, size
+    first = ", ".join(list(state)[:5])
+    known = ", ".join(sorted({layout.family for layout in layouts}))
+    raise CheckpointError(f"{what} is of an unknown kind: its keys begin with {first}; known families are {known}.")
+
+
+def build(state: State, layout: Layout, size: str, what: str) -> nn.Module:
+    """Build the network of a state, strictly: every key, every shape, only finite numbers.
+
+    Raises
+    ------
+    CheckpointError
+        Keys are missing or left over, a shape differs, or a number is not finite.
+    """
+    with torch.device("meta"):
+        network = layout.build(size)
+    expected = network.state_dict()
+    state = layout.rename(state)
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    if missing or extra:
+        listed = "; ".join(
+            f"{len(names)} {kind}: {', '.join(names[:5])}"
+            for kind, names in (("missing", missing), ("not known", extra))
+            if names
+        )
+        raise CheckpointError(f"{what} looks like {size} but its keys do not fit ({listed}).")
+    for name, value in state.items():
+        # Shapes first: a few bytes can claim to be a tensor of any size.
+        if value.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{what} looks like {size} but {name} has the shape {tuple(value.shape)} instead of "
+                f"{tuple(expected[name].shape)}."
+            )
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise CheckpointError(f"{what} is damaged: {name} holds numbers that are not finite.")
+    network = network.to_empty(device="cpu")
+    for name, buffer in layout.build(size).named_buffers() if _has_derived_buffers(network) else ():
+        if name not in expected:
+            _assign_buffer(network, name, buffer)
+    network.load_state_dict(state)
+    return network
+
+
+def _has_derived_buffers(network: nn.Module) -> bool:
+    return len(dict(network.named_buffers())) > len([k for k in network.state_dict() if k in dict(network.named_buffers())])
+
+
+def _assign_buffer(network: nn.Module, name: str, buffer: Tensor) -> None:
+    owner, _, last = name.rpartition(".")
+    setattr(network.get_submodule(owner), last, buffer)

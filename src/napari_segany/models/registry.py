@@ -1,0 +1,95 @@
+"""The models that can be loaded by name, and loading by name or path."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from napari_segany.core.errors import UnknownModelError
+from napari_segany.core.protocols import ImageModel, ModelInfo
+
+SAM = "https://dl.fbaipublicfiles.com/segment_anything/"
+BIOIMAGE = "https://uk1s3.embassy.ebi.ac.uk/public-datasets/bioimage.io/"
+MIB = 1_000_000
+
+
+def _info(name: str, family: str, size: int, licence: str, url: str) -> ModelInfo:
+    return ModelInfo(name, family, frozenset({"image"}), size, licence, installed=False, gated=False, url=url)
+
+
+#: Sizes follow from the number of parameters; micro-sam does not state a licence for its weights.
+REGISTERED = [
+    _info("nano", "nano", 17 * MIB, "BSD-3-Clause", ""),
+    _info("mobile-sam", "mobile-sam", 40 * MIB, "Apache-2.0", "https://owncloud.gwdg.de/index.php/s/TuDzuwVDHd1ZDnQ/download"),
+    _info("sam-vit-b", "sam", 375 * MIB, "Apache-2.0", SAM + "sam_vit_b_01ec64.pth"),
+    _info("sam-vit-l", "sam", 1249 * MIB, "Apache-2.0", SAM + "sam_vit_l_0b3195.pth"),
+    _info("sam-vit-h", "sam", 2564 * MIB, "Apache-2.0", SAM + "sam_vit_h_4b8939.pth"),
+    _info("vit_t_lm", "mobile-sam", 40 * MIB, "not stated", BIOIMAGE + "faithful-chicken/1.1/files/vit_t.pt"),
+    _info("vit_b_lm", "sam", 375 * MIB, "not stated", BIOIMAGE + "diplomatic-bug/1.2/files/vit_b.pt"),
+    _info("vit_l_lm", "sam", 1249 * MIB, "not stated", BIOIMAGE + "idealistic-rat/1.2/files/vit_l.pt"),
+    _info("vit_t_em_organelles", "mobile-sam", 40 * MIB, "not stated", BIOIMAGE + "greedy-whale/1/files/vit_t.pt"),
+    _info("vit_b_em_organelles", "sam", 375 * MIB, "not stated", BIOIMAGE + "noisy-ox/1.2/files/vit_b.pt"),
+    _info("vit_l_em_organelles", "sam", 1249 * MIB, "not stated", BIOIMAGE + "humorous-crab/1.2/files/vit_l.pt"),
+]
+
+
+def models_folder() -> Path:
+    """Where downloaded models lie: ``SEGANY_CACHE``, or the user's cache folder."""
+    from platformdirs import user_cache_path
+
+    chosen = os.environ.get("SEGANY_CACHE")
+    return (Path(chosen) if chosen else user_cache_path("napari-segany")) / "models"
+
+
+def _installed_file(info: ModelInfo) -> Path | None:
+    for suffix in (".safetensors", ".pth", ".pt"):
+        path = models_folder() / (info.name + suffix)
+        if path.exists():
+            return path
+    return None
+
+
+def list_models() -> list[ModelInfo]:
+    """List every registered model and whether its weights are on this computer."""
+    return [replace(info, installed=not info.url or _installed_file(info) is not None) for info in REGISTERED]
+
+
+def load_model(name: str | Path, device: str = "auto", dtype: str = "auto") -> ImageModel:
+    """Load a model by registered name or checkpoint path; see `napari_segany.load_model`."""
+    from napari_segany.models.device import resolve_device, resolve_dtype
+
+    where = resolve_device(device)
+    precision = resolve_dtype(dtype, where)
+    info = next((info for info in REGISTERED if info.name == str(name)), None)
+    if info is not None and not info.url:
+        from napari_segany.models.nano.predictor import load_nano
+
+        return load_nano(where, precision)
+    path = Path(name) if info is None else _installed_file(info)
+    if info is None and not Path(name).exists() and not Path(name).suffix:
+        known = ", ".join(info.name for info in REGISTERED)
+        raise UnknownModelError(f'There is no model or file "{name}"; registered models are {known}.')
+    if path is None:
+        assert info is not None
+        ending = Path(info.url).suffix or ".pt"
+        raise UnknownModelError(
+            f'The weights of "{info.name}" are not on this computer: get them from {info.url} and save them as '
+            f"{models_folder() / (info.name + ending)}."
+        )
+    return _load_checkpoint(path, where, precision, info)
+
+
+def _load_checkpoint(path: Path, device: object, dtype: object, info: ModelInfo | None) -> ImageModel:
+    from napari_segany.models import checkpoints
+    from napari_segany.models.nano.predictor import is_nano, load_nano
+    from napari_segany.models.sam.layouts import LAYOUTS
+    from napari_segany.models.sam.predictor import SamModel
+
+    state = checkpoints.read_state(path)
+    if is_nano(state):
+        return load_nano(device, dtype, path)  # type: ignore[arg-type]
+    layout, size = checkpoints.recognise(state, LAYOUTS, str(path))
+    network = checkpoints.build(state, layout, size, str(path))
+    name = info.name if info is not None else path.stem
+    return SamModel(network, name, layout.family, device, dtype)  # type: ignore[arg-type]

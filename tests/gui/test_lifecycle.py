@@ -1,0 +1,310 @@
+"""Layers and windows go away at any moment; bad input gets one sentence; the window opens without heavy imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytest
+from npe2 import PluginManifest
+
+import napari_segany
+from napari_segany import api
+from tests.fakes import RADIUS, DiscModel, disc
+
+
+@pytest.fixture
+def gate(model: DiscModel, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes encoding wait until it is opened; `waiting` says that it has begun to."""
+
+    class Gate:
+        def __init__(self) -> None:
+            self.open, self.waiting = threading.Event(), threading.Event()
+            self.open.set()
+
+        @contextmanager
+        def closed(self) -> Iterator[None]:
+            self.open.clear()
+            self.waiting.clear()
+            try:
+                yield
+            finally:
+                self.open.set()
+
+    gate, embed = Gate(), model.embed
+
+    def slow(*args: Any) -> Any:
+        gate.waiting.set()
+        assert gate.open.wait(20)
+        return embed(*args)
+
+    monkeypatch.setattr(model, "embed", slow)
+    return gate
+
+
+def stack() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (6, 40, 60)).astype(np.uint8)
+
+
+def running(open_bench: Any, gate: Any, qtbot: Any) -> Any:
+    """A propagation that has written its first planes and waits in the middle of one."""
+    bench = open_bench(stack())
+    bench.viewer.dims.set_current_step(0, 0)
+    bench.press("points")
+    bench.settle()
+    bench.click(0, 20, 25)
+    gate.open.clear()
+    gate.waiting.clear()
+    bench.press("run")
+    qtbot.waitUntil(gate.waiting.is_set)
+    qtbot.waitUntil(lambda: bool(bench.output[0].any()))
+    return bench
+
+
+def finish(bench: Any, gate: Any) -> None:
+    """Let the worker end and its late answers arrive."""
+    from superqt.utils._qthreading import WorkerBase
+
+    gate.open.set()
+    bench.qtbot.waitUntil(lambda: not WorkerBase._worker_set, timeout=10_000)
+    bench.qtbot.wait(50)
+
+
+def test_cancel_keeps_finished_planes(open_bench: Any, gate: Any, qtbot: Any) -> None:
+    bench = running(open_bench, gate, qtbot)
+    assert bench.widget.propagate.cancel.isEnabled()
+    assert bench.widget.propagate.progress.maximum() == 6
+    bench.press("cancel")
+    assert bench.widget.propagate.run.isEnabled()
+    finish(bench, gate)
+    done = bench.output.any(axis=(1, 2))
+    assert done[0] and not done[-1]
+    bench.key("U")
+    assert not bench.output.any(), "the planes of a cancelled run are one step of the history"
+
+
+@pytest.mark.parametrize("name", ["image", "Segmentation", "Prompts", "Boxes", "Preview"])
+def test_deleting_a_layer_in_the_middle(open_bench: Any, gate: Any, qtbot: Any, name: str) -> None:
+    bench = running(open_bench, gate, qtbot)
+    bench.viewer.layers.remove(name)
+    finish(bench, gate)
+    if name == "image":
+        bench.viewer.add_image(stack(), name="image")
+    bench.viewer.dims.set_current_step(0, 3)
+    bench.press("points")
+    bench.settle()
+    bench.press("next_object")
+    bench.click(3, 20, 45)
+    assert (bench.preview() == bench.controller.object_id).sum() == disc((40, 60), (20, 45), RADIUS).sum()
+    bench.press("accept")
+    bench.settle()
+    assert bench.output[3].any()
+
+
+@pytest.mark.parametrize("name", ["image", "Segmentation"])
+def test_replacing_the_data_in_the_middle(open_bench: Any, gate: Any, qtbot: Any, name: str) -> None:
+    bench = running(open_bench, gate, qtbot)
+    layer = bench.viewer.layers[name]
+    layer.data = np.zeros((4, 50, 50), layer.data.dtype) + (name == "image")
+    finish(bench, gate)
+    bench.viewer.dims.set_current_step(0, 0)
+    bench.press("points")
+    bench.settle()
+    assert bench.preview().any(), "the prompt was sent again"
+    assert bench.controller.output.data.shape == bench.viewer.layers["image"].data.shape
+
+
+def test_closing_the_widget_in_the_middle(open_bench: Any, gate: Any, qtbot: Any) -> None:
+    bench = running(open_bench, gate, qtbot)
+    keys = set(bench.viewer.keymap)
+    bench.viewer.window.remove_dock_widget(bench.widget)
+    assert "Preview" not in bench.viewer.layers
+    assert keys - set(bench.viewer.keymap), "the keys were not given back"
+    finish(bench, gate)
+    assert bench.output[0].any() and not bench.output[5].any()
+    bench.viewer.layers.clear()
+
+
+def test_closing_the_viewer_in_the_middle(open_bench: Any, gate: Any, qtbot: Any) -> None:
+    bench = running(open_bench, gate, qtbot)
+    bench.viewer.close()
+    finish(bench, gate)
+
+
+def test_widget_opened_again_takes_up_the_prompts(open_bench: Any, qtbot: Any) -> None:
+    from napari_segany.gui.widget import SegmentWidget
+
+    bench = open_bench(stack())
+    bench.viewer.dims.set_current_step(0, 2)
+    bench.press("points")
+    bench.click(2, 20, 25)
+    bench.viewer.window.remove_dock_widget(bench.widget)
+    again = type(bench)(bench.viewer, SegmentWidget(bench.viewer), qtbot)
+    bench.viewer.window.add_dock_widget(again.widget)
+    again.settle()
+    np.testing.assert_array_equal(again.preview(), disc((40, 60), (20, 25), RADIUS))
+    assert [layer.name for layer in bench.viewer.layers].count("Prompts") == 1
+
+
+def test_answer_to_an_earlier_prompt_is_dropped(open_bench: Any, gate: Any) -> None:
+    bench = open_bench(stack()[0])
+    bench.press("points")
+    bench.settle()
+    shown = []
+    bench.controller.answer_changed.connect(shown.append)
+    stack_ = bench.controller._stacks[bench.controller.view()]
+    for x in (10, 20, 30):
+        bench.controller.layers.points.add([20, x])
+        bench.controller.sync()
+    bench.settle()
+    assert stack_.numbers[(1, 0)] >= 3
+    np.testing.assert_array_equal(bench.preview(), stack_.session.candidates(1, 0).best)
+    # Only the last of the three is shown: two or three masks would have been described otherwise.
+    assert [text for text in shown if text] and set(filter(None, shown)) == {"mask 1 of 1, predicted IoU 0.90"}
+
+
+# -- bad input --------------------------------------------------------------------------------------
+
+
+def test_no_image(open_bench: Any, warnings_shown: list[str]) -> None:
+    bench = open_bench()
+    for button in ("points", "accept", "run", "undo", "other", "next_object"):
+        bench.press(button)
+    bench.settle()
+    assert warnings_shown[0] == "Open or choose an image layer first."
+
+
+def test_empty_layer(open_bench: Any, warnings_shown: list[str]) -> None:
+    bench = open_bench()
+    bench.viewer.add_image(np.ones((4, 40, 60)), name="image")
+    bench.viewer.layers["image"].data = np.ones((0, 40, 60))
+    bench.press("points")
+    assert "is empty" in warnings_shown[-1]
+
+
+def test_four_dimensions_need_a_choice(open_bench: Any, warnings_shown: list[str]) -> None:
+    bench = open_bench(np.zeros((2, 3, 40, 60), np.uint8))
+    assert not bench.widget.images.axis.isHidden()
+    bench.press("points")
+    assert "choose the one to propagate along" in warnings_shown[-1]
+    assert "Prompts" not in bench.viewer.layers
+
+
+def test_point_outside(open_bench: Any, warnings_shown: list[str]) -> None:
+    bench = open_bench(stack()[0])
+    bench.press("points")
+    bench.click(20, 25)
+    before = bench.preview()
+    bench.click(-5, 25)
+    assert warnings_shown == ["The point at (y=-5.0, x=25.0) lies outside the image and is not used."]
+    np.testing.assert_array_equal(bench.preview(), before)
+    bench.click(20, 70)
+    assert len(warnings_shown) == 2, "the first one is not told again"
+
+
+def test_ellipse(open_bench: Any, warnings_shown: list[str]) -> None:
+    bench = open_bench(stack()[0])
+    bench.press("boxes")
+    bench.controller.layers.boxes.add([[5, 5], [5, 15], [15, 15], [15, 5]], shape_type="ellipse")
+    bench.settle()
+    assert "only a rectangle" in warnings_shown[-1]
+    assert not bench.preview().any()
+
+
+def test_three_dimensional_display(open_bench: Any, warnings_shown: list[str]) -> None:
+    bench = open_bench(stack())
+    bench.press("points")
+    bench.click(3, 20, 25)
+    bench.viewer.dims.ndisplay = 3
+    bench.settle()
+    assert str(bench.controller.layers.points.mode) == "pan_zoom"
+    bench.press("points")
+    assert "switch off 3D display" in warnings_shown[-1]
+    bench.viewer.dims.ndisplay = 2
+    bench.settle()
+    assert bench.preview().any() or bench.controller.frame(bench.controller.view()) != 3
+
+
+def test_rotated_layer(open_bench: Any, warnings_shown: list[str]) -> None:
+    bench = open_bench(stack()[0], rotate=30)
+    bench.press("points")
+    assert "rotated or sheared" in warnings_shown[-1]
+
+
+@pytest.mark.parametrize("shape", [(6, 40, 61), (40, 60)])
+def test_labels_of_the_wrong_shape(open_bench: Any, warnings_shown: list[str], shape: tuple[int, ...]) -> None:
+    bench = open_bench(stack())
+    wrong = bench.viewer.add_labels(np.zeros(shape, int), name="wrong")
+    bench.widget.images.output.choose(wrong)
+    assert "choose labels of the same shape" in warnings_shown[-1]
+    assert bench.widget.images.output.layer is None, "the combo box says a new layer is used"
+
+
+def test_model_that_cannot_be_loaded(open_bench: Any, warnings_shown: list[str], monkeypatch: Any) -> None:
+    from napari_segany.core.errors import CheckpointError
+
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise CheckpointError("The file disc.pt is damaged.")
+
+    bench = open_bench(stack()[0])
+    monkeypatch.setattr(api, "load_model", broken)
+    bench.press("points")
+    bench.settle()
+    assert warnings_shown == ["The file disc.pt is damaged."]
+    monkeypatch.undo()
+    monkeypatch.setattr(api, "load_model", lambda *args, **kwargs: DiscModel())
+    bench.click(20, 25)
+    assert bench.preview().any(), "it can be tried again"
+
+
+def test_accept_and_propagate_without_a_mask(open_bench: Any, warnings_shown: list[str]) -> None:
+    bench = open_bench(stack())
+    bench.press("points")
+    bench.settle()
+    bench.press("accept")
+    assert "has no mask here yet" in warnings_shown[-1]
+    bench.propagate()
+    assert "nothing to propagate" in warnings_shown[-1]
+
+
+def test_taken_key_is_left_alone(make_napari_viewer: Any, model: DiscModel, warnings_shown: list[str]) -> None:
+    from napari_segany.gui.widget import SegmentWidget
+
+    viewer = make_napari_viewer()
+    mine = lambda viewer: None  # noqa: E731
+    viewer.bind_key("J", mine)
+    widget = SegmentWidget(viewer)
+    assert 'The key J is taken by something else; use the button "accept".' in warnings_shown
+    widget.close()
+    assert list(viewer.keymap.values()) == [mine]
+
+
+# -- the package ------------------------------------------------------------------------------------
+
+
+def test_manifest_is_valid_and_its_names_resolve() -> None:
+    manifest = PluginManifest.from_file(f"{napari_segany.__path__[0]}/napari.yaml")
+    manifest.validate_imports()
+    assert manifest.display_name == "Segment Anything (segany)"
+    assert [item.command for item in manifest.contributions.menus["napari/layers/segment"]] == ["napari-segany.segment"]
+
+
+def test_opening_the_widget_imports_nothing_heavy() -> None:
+    code = """
+import sys, napari
+viewer = napari.Viewer(show=False)
+viewer.add_image(__import__("numpy").zeros((5, 40, 60)))
+from napari_segany.gui.widget import SegmentWidget
+before = set(sys.modules)
+viewer.window.add_dock_widget(SegmentWidget(viewer))
+heavy = {"torch", "transformers", "zarr", "safetensors", "tifffile"} & (set(sys.modules) - {"zarr", "tifffile"} & before)
+print("heavy:", sorted(heavy))
+viewer.close()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert "heavy: []" in done.stdout, done.stdout + done.stderr[-2000:]
