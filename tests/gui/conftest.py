@@ -50,7 +50,8 @@ class Bench:
 
     @property
     def output(self) -> np.ndarray:
-        return self.viewer.layers["Segmentation"].data
+        layer = self.controller.output
+        return self.viewer.layers["Segmentation"].data if layer is None else layer.data
 
     def press(self, button: str) -> None:
         section = next(s for s in (self.widget.prompts, self.widget.propagate) if hasattr(s, button))

@@ -37,6 +37,13 @@ class Job:
     failed: Callable[[], None] = lambda: None
 
 
+@dataclass(frozen=True)
+class Refused:
+    """The sentence of a `SeganyError`, as a result: an exception would be raised again by the worker."""
+
+    sentence: str
+
+
 class Jobs:
     """A queue with one worker; results of work that was cleared away are dropped."""
 
@@ -82,13 +89,13 @@ class Jobs:
             try:
                 return job.work()
             except SeganyError as error:
-                return error
+                return Refused(str(error))
 
         def returned(result: Any) -> None:
             if number != self._round:
                 return
-            if isinstance(result, SeganyError):
-                show_warning(str(result))
+            if isinstance(result, Refused):
+                show_warning(result.sentence)
                 job.failed()
             else:
                 job.then(result)

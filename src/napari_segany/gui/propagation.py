@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from threading import Event
-from typing import Any
 
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_warning
@@ -52,24 +51,25 @@ class Propagation(QObject):
         total = count_frames(session, start, stop, direction)
         done: set[int] = set()
 
-        def frames() -> Iterator[int]:
+        def frames() -> Generator[int, None, str]:
             try:
                 for frame, _ in session.propagate(objects, start, stop, direction):
                     yield frame
                     if asked.is_set():
-                        return None
+                        return ""
             except SeganyError as error:
-                return error
-            return None
+                # A sentence, since an exception would be raised again by the worker.
+                return str(error)
+            return ""
 
         def yielded(frame: int) -> None:
             done.add(frame)
             if asked is self._stop:
                 self.progressed.emit(len(done), total)
 
-        def returned(error: Any) -> None:
-            if error is not None:
-                show_warning(str(error))
+        def returned(sentence: str) -> None:
+            if sentence:
+                show_warning(sentence)
 
         def finished() -> None:
             if asked is self._stop:

@@ -80,8 +80,9 @@ def draw_crop(example: Example, rng: np.random.Generator, side: int) -> tuple[Te
     to_unit = np.diag([2.0 / width, 2.0 / height])
     theta = np.concatenate([to_unit @ turn * (side / 2), (to_unit @ (offset + 0.5) - 1)[:, None]], axis=1)
     grid = F.affine_grid(torch.from_numpy(theta)[None].float(), [1, 1, side, side], align_corners=False)
-    padding = "border" if rng.random() < 0.5 else "zeros"
-    image = F.grid_sample(source, grid, mode="bilinear", padding_mode=padding, align_corners=False)[0]
+    # What lies outside the image: black, or as bright as its ground.
+    fill = 0.0 if rng.random() < 0.5 else float(source[..., ::4, ::4].median())
+    image = F.grid_sample(source - fill, grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0] + fill
     cut = F.grid_sample(label_source, grid, mode="nearest", padding_mode="zeros", align_corners=False)
     return image, cut[0, 0].numpy().astype(np.int32)
 

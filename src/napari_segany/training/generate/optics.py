@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .fields import Rng, chance, log_uniform, smooth_noise
+from napari_segany.training.generate.fields import Rng, chance, log_uniform, smooth_noise
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .fields import Rng, warp
+from napari_segany.training.generate.fields import Rng, warp
 
 
 @dataclass(frozen=True)
