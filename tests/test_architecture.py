@@ -18,7 +18,8 @@ ALLOWED = {
     "training": {"core", "io", "models"},
     "samples": {"training"},
     "api": {"core", "io", "models", "session", "training"},
-    "cli": {"core", "api", "samples"},
+    "demo": {"core", "api", "samples"},
+    "cli": {"core", "api", "demo"},
     "gui": {"core", "session", "api", "samples"},
     "__init__": {"api", "core", "samples"},
 }

@@ -6,7 +6,7 @@ and opening the dock widget stay fast.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -206,6 +206,28 @@ def _checked(image: np.ndarray | Embedding) -> tuple[np.ndarray | Embedding, tup
     return array, (array.shape[0], array.shape[1])
 
 
+def open_stack(
+    stack: Any, axis: int | str = 0, axes: str | None = None, index: Mapping[str, int] | None = None
+) -> Frames:
+    """Open an array or path as planes, without reading it; see `Session` for the arguments."""
+    from napari_segany.io.frames import open_frames
+
+    return open_frames(stack, axis=axis, axes=axes, index=index)
+
+
+def write_labels(labels: np.ndarray, path: str | Path) -> Path:
+    """Write an (H, W) label image as OME-Zarr (``.zarr``), TIFF or PNG.
+
+    Raises
+    ------
+    StorageError
+        An unknown ending, or the place cannot be written.
+    """
+    from napari_segany.io.labels import write_image
+
+    return write_image(labels, Path(path))
+
+
 class Session(_Session):
     """A person's work on one stack, in a script or behind the window.
 
@@ -243,12 +265,12 @@ class Session(_Session):
         model: ModelLike | None = None,
         labels: Any = None,
         axes: str | None = None,
-        index: dict[str, int] | None = None,
+        index: Mapping[str, int] | None = None,
     ) -> None:
-        from napari_segany.io.frames import Frames, open_frames
+        from napari_segany.io.frames import Frames
         from napari_segany.io.session_store import Recorder
 
-        frames = stack if isinstance(stack, Frames) else open_frames(stack, axis=axis, axes=axes, index=index)
+        frames = stack if isinstance(stack, Frames) else open_stack(stack, axis, axes, index)
         store = _open_labels(labels, frames)
         self._recorder = Recorder(store.path) if isinstance(labels, str | Path) else None
         super().__init__(frames, _resolve_model(model), store, self._recorder)
@@ -317,7 +339,6 @@ class Session(_Session):
         InvalidImageError
             `stack` has another shape than the session's image.
         """
-        from napari_segany.io.frames import open_frames
         from napari_segany.io.session_store import load_state
 
         path = Path(path)
@@ -325,9 +346,7 @@ class Session(_Session):
         image = state.image
         if stack is None and image.path is None:
             raise StorageError(f"The session in {path} was made from an array in memory: pass it again as stack=...")
-        frames = open_frames(
-            image.path if stack is None else stack, axis=image.axis or 0, axes=image.axes, index=image.index
-        )
+        frames = open_stack(image.path if stack is None else stack, image.axis or 0, image.axes, image.index)
         if frames.shape != image.shape:
             raise InvalidImageError(f"The session was made on a stack of shape {image.shape}, this one has {frames.shape}.")
         frames.intensity = image.intensity

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.fakes import DiscModel
 
 from napari_segany import api
 from napari_segany.core.protocols import ModelInfo
+from tests.fakes import DiscModel
 
 
 @pytest.fixture
@@ -35,9 +35,7 @@ def warnings_shown(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     from napari.utils.notifications import notification_manager
 
     shown: list[str] = []
-    monkeypatch.setattr(
-        notification_manager, "dispatch", lambda notification: shown.append(str(notification.message))
-    )
+    monkeypatch.setattr(notification_manager, "dispatch", lambda notification: shown.append(str(notification.message)))
     return shown
 
 
@@ -50,7 +48,7 @@ class Bench:
 
     @property
     def output(self) -> np.ndarray:
-        layer = self.controller.output
+        layer = self.controller.output.layer
         return self.viewer.layers["Segmentation"].data if layer is None else layer.data
 
     def press(self, button: str) -> None:
@@ -79,7 +77,9 @@ class Bench:
         controller = self.controller
         timers = (controller._sync_soon, controller._redraw_soon)
         self.qtbot.waitUntil(
-            lambda: controller.jobs.idle and not controller.propagation.running and not any(t.isActive() for t in timers),
+            lambda: (
+                controller.jobs.idle and not controller.propagation.running and not any(t.isActive() for t in timers)
+            ),
             timeout=10_000,
         )
 

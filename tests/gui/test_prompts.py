@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import dask.array
 import numpy as np
 import pytest
 
@@ -26,6 +27,8 @@ class Case:
     at: dict[int, int] = field(default_factory=dict)
     add: dict[str, Any] = field(default_factory=dict)
     rgb: bool = False
+    multiscale: bool = False
+    dask: bool = False
 
 
 CASES = {
@@ -40,6 +43,8 @@ CASES = {
     "transposed": Case((5, 40, 60), order=(0, 2, 1), at={0: 2}),
     "tzyx along z": Case((3, 5, 40, 60), axis=1, at={0: 2, 1: 3}),
     "tzyx along t": Case((3, 5, 40, 60), axis=0, at={0: 2, 1: 3}, add={"axis_labels": ("t", "z", "y", "x")}),
+    "multiscale": Case((5, 40, 60), at={0: 2}, multiscale=True),
+    "dask": Case((5, 40, 60), at={0: 2}, dask=True),
     "one long axis": Case((1, 5, 40, 60), at={1: 3}),
 }
 
@@ -50,7 +55,12 @@ def case(request: pytest.FixtureRequest) -> Case:
 
 
 def open_case(open_bench: Any, case: Case) -> Any:
-    bench = open_bench(noise(*case.shape), rgb=case.rgb, **case.add)
+    image: Any = noise(*case.shape)
+    if case.multiscale:
+        image = [image, image[:, ::2, ::2]]
+    if case.dask:
+        image = dask.array.from_array(image, chunks=(1, 20, 20))
+    bench = open_bench(image, rgb=case.rgb, **case.add)
     if case.order:
         bench.viewer.dims.order = case.order
     for axis, step in case.at.items():
@@ -157,8 +167,11 @@ def test_candidates_are_cycled_and_the_chosen_one_accepted(open_bench: Any) -> N
     np.testing.assert_array_equal(bench.output, disc((40, 60), (20, 25), 2 * RADIUS))
 
 
-def test_undo_takes_back_each_step_and_the_layers_follow(open_bench: Any) -> None:
-    bench = open_bench(noise(5, 40, 60))
+@pytest.mark.parametrize(
+    "add", [{}, {"scale": (3, 0.37, 0.41), "translate": (0.1, 7.7, -3.3)}], ids=["plain", "scaled"]
+)
+def test_undo_takes_back_each_step_and_the_layers_follow(open_bench: Any, add: dict[str, Any]) -> None:
+    bench = open_bench(noise(5, 40, 60), **add)
     bench.press("points")
     bench.click(2, 20, 25)
     bench.click(2, 20, 40)
@@ -172,7 +185,7 @@ def test_undo_takes_back_each_step_and_the_layers_follow(open_bench: Any) -> Non
     assert bench.controller.object_id == 1
     two = bench.preview()
     bench.key("U")
-    np.testing.assert_array_equal(bench.controller.layers.points.data, [[2, 20, 25]])
+    np.testing.assert_allclose(bench.controller.layers.points.data, [[2, 20, 25]])
     np.testing.assert_array_equal(bench.preview(), disc((40, 60), (20, 25), RADIUS))
     assert bench.preview().sum() < two.sum()
     bench.key("U")
@@ -192,7 +205,8 @@ def test_undone_box_comes_back_and_is_read_the_same(open_bench: Any) -> None:
     assert len(bench.controller.layers.boxes.data) == 1, "the later box replaces the earlier one"
     bench.key("U")
     np.testing.assert_array_equal(bench.preview(), first)
-    np.testing.assert_allclose(bench.controller.layers.boxes.data[0], [(9.5, 4.5), (9.5, 14.5), (19.5, 14.5), (19.5, 4.5)])
+    corners = [(9.5, 4.5), (9.5, 14.5), (19.5, 14.5), (19.5, 4.5)]
+    np.testing.assert_allclose(bench.controller.layers.boxes.data[0], corners)
 
 
 def test_several_objects_are_prompted_then_propagated_together(open_bench: Any) -> None:
@@ -267,3 +281,13 @@ def test_plane_is_encoded_once_and_ahead_of_the_click(open_bench: Any, model: An
     assert len(model.embedded) == 1
     bench.viewer.dims.set_current_step(0, 4)
     qtbot.waitUntil(lambda: len(model.embedded) == 2)
+
+
+def test_plane_below_a_stack(open_bench: Any) -> None:
+    bench = open_bench(noise(40, 60))
+    bench.viewer.add_image(noise(5, 40, 60), name="stack")
+    assert bench.widget.images.image.layer.name == "image"
+    bench.press("points")
+    bench.click(20, 25)
+    bench.key("J")
+    np.testing.assert_array_equal(bench.output, disc((40, 60), (20, 25), RADIUS))

@@ -1,26 +1,29 @@
-"""Between the layers and the session: what is drawn is sent, what is answered is shown."""
+"""Between the layers and the sessions: what is drawn is sent, what is answered is shown."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import count
+from functools import partial
 from typing import Any
 
-import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
 from napari.utils.notifications import show_info, show_warning
-from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import Signal as QtSignal  # type: ignore[attr-defined]
 
 from napari_segany.core.errors import SeganyError
-from napari_segany.core.protocols import ImageModel
-from napari_segany.gui.geometry import alignment, check_image, check_output, data_shape, full_data, highest_label
+from napari_segany.core.state import Key
+from napari_segany.gui.geometry import full_data
 from napari_segany.gui.jobs import Jobs
-from napari_segany.gui.layers import Drawn, PromptLayers, Sign
+from napari_segany.gui.layers import PromptLayers, Sign
+from napari_segany.gui.location import Location
+from napari_segany.gui.model_choice import ModelChoice
 from napari_segany.gui.open_stack import OpenStack
+from napari_segany.gui.output import Output
 from napari_segany.gui.propagation import Propagation
-from napari_segany.gui.stack_view import PlaneStack, StackView, propagation_axes, resolve_view
-from napari_segany.session.session import Direction, Key
+from napari_segany.gui.stack_view import PlaneStack, StackView
+from napari_segany.session.session import Direction
 
 #: Rest on a plane before it is encoded ahead of the first click, milliseconds.
 PREFETCH_DELAY = 300
@@ -41,51 +44,54 @@ class Controller(QObject):
     viewer : napari viewer
     """
 
-    status_changed = Signal(str)
-    object_changed = Signal(int)
-    answer_changed = Signal(str)
-    sign_changed = Signal(str)
-    view_changed = Signal()
-    output_changed = Signal()
-    _frame_written = Signal(object, int)
+    status_changed = QtSignal(str)
+    object_changed = QtSignal(int)
+    answer_changed = QtSignal(str)
+    sign_changed = QtSignal(str)
+    view_changed = QtSignal()
+    output_changed = QtSignal()
+    # Qt carries it from the propagation's thread to the window's.
+    _frame_written = QtSignal(object, int)
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
         self.viewer = viewer
         self.jobs = Jobs()
         self.propagation = Propagation()
+        self.output = Output(viewer)
         self.image: Image | None = None
+        self.location: Location | None = None
         self.layers: PromptLayers | None = None
-        self.output: Labels | None = None
-        self.axis: int | None = None
         self.object_id = 1
         self.sign: Sign = "positive"
-        self._model_choice = ("nano", "auto")
-        self._model: tuple[tuple[str, str], ImageModel] | None = None
+        self._model = ModelChoice()
         self._stacks: dict[StackView, OpenStack | None] = {}
-        self._numbers = count(1)
-        self._highest = 0
         self._told: set[str] = set()
         self._sync_soon = self._timer(0, self.sync)
-        self._redraw_soon = self._timer(REDRAW_DELAY, self._redraw)
+        self._redraw_soon = self._timer(REDRAW_DELAY, self.output.redraw)
         self._prefetch_soon = self._timer(PREFETCH_DELAY, self._prefetch)
         self._frame_written.connect(self._on_frame_written)
-        self.jobs.busy_changed.connect(self._show_status)
-        for emitter in self._emitters():
-            emitter.connect(self._on_dims)
-        viewer.layers.events.removed.connect(self._on_removed)
+        for emitter, slot in self._connections():
+            emitter.connect(slot)
 
-    def _emitters(self) -> list[Any]:
-        events = self.viewer.dims.events
-        return [events.current_step, events.order, events.ndisplay]
+    def _connections(self) -> list[tuple[Any, Callable]]:
+        dims, layers = self.viewer.dims.events, self.viewer.layers.events
+        return [
+            (dims.current_step, self._on_dims),
+            (dims.order, self._on_dims),
+            (dims.ndisplay, self._on_dims),
+            (layers.removed, self._on_removed),
+            (self.output.replaced, self._on_output_replaced),
+            (self.jobs.busy_changed, self._show_status),
+        ]
 
     def close(self) -> None:
         """Stop what runs, listen no more, take the preview away; prompts and labels stay."""
-        for emitter in self._emitters():
-            emitter.disconnect(self._on_dims)
-        self.viewer.layers.events.removed.disconnect(self._on_removed)
-        self.choose_image(None)
-        self.jobs.busy_changed.disconnect(self._show_status)
+        self.blockSignals(True)
+        self.propagation.blockSignals(True)
+        for emitter, slot in self._connections():
+            emitter.disconnect(slot)
+        self._leave_image()
 
     # -- choices --------------------------------------------------------------------------------
 
@@ -93,15 +99,10 @@ class Controller(QObject):
         """Work on another image layer, or on none."""
         if image is self.image:
             return
-        if self.image is not None:
-            self.image.events.data.disconnect(self._start_afresh)
-        if self.layers is not None:
-            self.layers.changed.disconnect(self._on_drawn)
-            self.layers.close()
-        self.image, self.layers, self.axis = image, None, None
-        self.choose_output(None)
+        self._leave_image()
         if image is not None:
-            image.events.data.connect(self._start_afresh)
+            image.events.data.connect(self._on_output_replaced)
+            self.image, self.location = image, Location(self.viewer, image)
             self.layers = PromptLayers(self.viewer, image)
             self.layers.changed.connect(self._on_drawn)
             self.set_object(self.layers.highest_id() or 1)
@@ -109,57 +110,44 @@ class Controller(QObject):
 
     def choose_axis(self, axis: int | None) -> None:
         """Propagate along another axis of the image."""
-        self.axis = axis
-        self._on_dims()
+        if self.location is not None:
+            self.location.axis = axis
+            self._on_dims()
 
-    def choose_output(self, output: Labels | None) -> None:
+    def choose_output(self, layer: Labels | None) -> None:
         """Write into another labels layer; None for a new one, made when it is needed."""
-        if output is self.output:
-            return
-        if output is not None and self.image is not None:
-            try:
-                check_output(output, self.image)
-            except SeganyError as error:
-                show_warning(str(error))
-                output = None
-        if self.output is not None:
-            self.output.events.data.disconnect(self._start_afresh)
-        self.output = output
-        self._highest = 0
-        if output is not None:
-            output.events.data.connect(self._start_afresh)
-            self._highest = highest_label(output)
-        self._start_afresh()
-        self.set_object(max(self.object_id, self._highest + 1))
-        self.output_changed.emit()
+        try:
+            self.output.choose(layer, self.image)
+        except SeganyError as error:
+            show_warning(str(error))
+            self.output_changed.emit()
+        self.set_object(max(self.object_id, self.output.highest + 1))
 
     def choose_model(self, name: str, device: str) -> None:
-        """Answer with another model from now on; prompts and labels stay. It is loaded when first needed."""
-        if (name, device) == self._model_choice:
+        """Answer with another model from now on; prompts and labels stay. It is loaded when it is first needed."""
+        if (name, device) == (self._model.name, self._model.device):
             return
-        self._model_choice = (name, device)
+        chosen = self._model = ModelChoice(name, device)
         self.propagation.cancel()
         stacks = [stack for stack in self._stacks.values() if stack is not None]
-        if not stacks:
-            return
 
         def work() -> None:
-            model = self._load_model()
+            model = chosen.load()
             for stack in stacks:
                 stack.session.use_model(model)
 
         def then(_: None) -> None:
             for stack in stacks:
-                stack.answers.clear()
-                stack.chosen.clear()
+                stack.model_changed()
             self.sync()
 
-        self.jobs.submit(work, then, busy=f"Loading {name}…")
+        if stacks:
+            self.jobs.submit(work, then, busy=f"Loading {name}…")
 
     def set_object(self, object_id: int) -> None:
         """Prompt another object from now on."""
         self.object_id = object_id
-        self._update_next()
+        self._set_next()
         if self.layers is not None:
             self.layers.focus(object_id)
         self.object_changed.emit(object_id)
@@ -168,128 +156,77 @@ class Controller(QObject):
     def toggle_sign(self) -> None:
         """Let the next points be negative, or positive again."""
         self.sign = "negative" if self.sign == "positive" else "positive"
-        self._update_next()
+        self._set_next()
         self.sign_changed.emit(self.sign)
 
     def use_tool(self, tool: str) -> None:
         """Take "points" or "boxes" in hand, and encode the plane shown meanwhile."""
-        view = self.view()
+        view = self.view(tell=True)
         if view is None or self.layers is None:
             return
-        self.layers.ensure()
-        self._update_next()
-        layer, mode = (self.layers.points, "add") if tool == "points" else (self.layers.boxes, "add_rectangle")
-        assert layer is not None
-        self.viewer.layers.selection.active = layer
-        layer.mode = mode
+        self.layers.take_in_hand(tool)
+        self._set_next()
         self._open(view)
 
     # -- where we are -----------------------------------------------------------------------------
 
-    def view(self, tell: bool = True) -> StackView | None:
-        """The stack on display, None (and a sentence, when `tell`) where there is none."""
-        try:
-            if self.image is None:
-                raise SeganyError("Open or choose an image layer first.")
-            check_image(self.image)
-            offset = self.viewer.dims.ndim - self.image.ndim
-            displayed = [axis - offset for axis in self.viewer.dims.displayed]
-            return resolve_view(data_shape(self.image), displayed, self._position(), self.axis)
-        except SeganyError as error:
-            if tell:
-                show_warning(str(error))
-            return None
+    def view(self, tell: bool = False) -> StackView | None:
+        """Return the stack on display, None (and a sentence, when `tell`) where there is none."""
+        sentence = "Open or choose an image layer first."
+        if self.location is not None:
+            try:
+                return self.location.view()
+            except SeganyError as error:
+                sentence = str(error)
+        if tell:
+            show_warning(sentence)
+        return None
 
-    def axes(self) -> list[tuple[int, str]]:
-        """Axes that masks can be propagated along, with their names."""
-        if self.image is None or self.viewer.dims.ndisplay != 2:
-            return []
-        shape = data_shape(self.image)
-        offset = self.viewer.dims.ndim - len(shape)
-        axes = propagation_axes(shape, [axis - offset for axis in self.viewer.dims.displayed])
-        names = [str(name) for name in self.image.axis_labels]
-        return [(a, f"{f'axis {a}' if names[a].lstrip('-').isdigit() else names[a]} ({shape[a]})") for a in axes]
-
-    def frame(self, view: StackView) -> int:
-        """The frame on display."""
-        if view.axis is None:
-            return 0
-        return int(np.clip(np.floor(self._position()[view.axis] + 0.5), 0, view.stack_shape[0] - 1))
-
-    def _position(self) -> np.ndarray:
-        assert self.image is not None
-        return np.asarray(self.image.world_to_data(self.viewer.dims.point))
+    def here(self) -> tuple[OpenStack | None, Key]:
+        """Return the open stack on display, if it is open, and the current object and frame."""
+        view = self.view()
+        if view is None or self.location is None:
+            return None, (self.object_id, 0)
+        return self._stacks.get(view), (self.object_id, self.location.frame(view))
 
     # -- prompts ----------------------------------------------------------------------------------
 
     def sync(self) -> None:
         """Send what was drawn since the last time, and show what is known."""
-        if self.layers is None or (view := self.view(tell=False)) is None:
+        view = self.view()
+        if self.layers is None or view is None:
             return
         drawn, refused = self.layers.read(view)
-        for sentence in set(refused) - self._told:
+        for sentence in sorted(set(refused) - self._told):
             show_warning(sentence)
         self._told = set(refused)
         self.layers.keep_last_box(view)
-        stack = self._stacks.get(view)
-        if stack is None:
-            if drawn:
-                self._open(view)
-            return
-        frame = self.frame(view)
-        for key in sorted({*drawn, *stack.sent}, key=lambda key: key != (self.object_id, frame)):
-            if drawn.get(key) != stack.sent.get(key):
-                self._send(stack, key, drawn.get(key))
-            elif key[1] == frame and key not in stack.answers and key in stack.session.prompts:
-                self._request(stack, key, lambda key=key: stack.ask_again(key))  # type: ignore[misc]
-        self._show()
-
-    def _send(self, stack: OpenStack, key: Key, drawn: Drawn | None) -> None:
-        if drawn is None:
-            del stack.sent[key]
-            stack.answers.pop(key, None)
-            stack.numbers.pop(key, None)
-            self.jobs.submit(lambda: stack.session.forget(*key))
-            return
-        stack.sent[key] = drawn
-        self._request(stack, key, lambda: stack.prompt(key, drawn))
-
-    def _request(self, stack: OpenStack, key: Key, work: Callable[[], Any]) -> None:
-        number = stack.numbers[key] = next(self._numbers)
-        stack.answers.setdefault(key, None)
-
-        def then(answer: Any) -> None:
-            if stack.numbers.get(key) == number:
-                stack.answers[key] = answer
-                stack.chosen.pop(key, None)
-                self._show()
-
-        busy = "" if stack.session.is_embedded(key[1]) else f"Encoding plane {key[1]}…"
-        self.jobs.submit(work, then, busy)
+        stack, key = self.here()
+        if stack is not None:
+            stack.update(drawn, key)
+            self._show()
+        elif drawn:
+            self._open(view)
 
     def accept(self) -> None:
         """Write the mask shown into the labels and go on to the next object."""
-        stack, key = self._current()
+        self.sync()
+        stack, key = self.here()
         if stack is None or key not in stack.answers:
             show_warning(f"Object {self.object_id} has no mask here yet; click on it or draw a box first.")
             return
-
-        def then(_: None) -> None:
-            self._redraw_soon.start()
-            self._show()
-
-        self.jobs.submit(lambda: stack.accept(key), then)
+        stack.accept(key, self._on_labels_written)
         self.next_object()
 
     def next_object(self) -> None:
         """Go on to an object id that nothing has yet."""
-        used = [self._highest, self.layers.highest_id() if self.layers else 0]
+        used = [self.output.highest, self.layers.highest_id() if self.layers else 0]
         used += [stack.session.next_object_id() - 1 for stack in self._stacks.values() if stack is not None]
         self.set_object(max(used) + 1)
 
     def next_candidate(self) -> None:
         """Show the next of the candidate masks."""
-        stack, key = self._current()
+        stack, key = self.here()
         if stack is None or not stack.choose_next(key):
             show_info("There is no other mask: a single click on an object offers several.")
             return
@@ -297,76 +234,64 @@ class Controller(QObject):
 
     def undo(self) -> None:
         """Take back the last prompt, acceptance or propagation on this stack."""
-        stack, _ = self._current()
-        view = self.view(tell=False)
-        if stack is None or view is None:
+        self.sync()
+        view, (stack, _) = self.view(), self.here()
+        if view is None or stack is None:
             show_info("There is nothing to undo.")
             return
+        stack.undo(partial(self._on_undone, view, stack))
 
-        def then(result: tuple[str | None, set[Key], set[Key]]) -> None:
-            name, prompts, accepted = result
-            if name is None:
-                show_info("There is nothing to undo.")
-            for key in prompts:
-                self._restore(stack, view, key)
-            for object_id, _ in sorted(prompts or accepted):
-                self.set_object(object_id)
-            self._update_next()
-            self._redraw_soon.start()
-            self.sync()
-
-        self.jobs.submit(stack.undo, then)
-
-    def _restore(self, stack: OpenStack, view: StackView, key: Key) -> None:
-        """Make the layers show the prompts that the session holds again."""
-        prompt = stack.session.prompts.get(key)
-        stack.answers.pop(key, None)
-        stack.sent.pop(key, None)
-        drawn = None
-        if prompt is not None:
-            points = tuple((float(y), float(x)) for y, x in prompt.points)
-            box = None if prompt.box is None else tuple(float(v) for v in prompt.box)
-            drawn = stack.sent[key] = Drawn(points, tuple(int(v) for v in prompt.labels), box)
-        if self.layers is not None:
-            self.layers.replace(view, key, drawn)
+    def _on_undone(
+        self, view: StackView, stack: OpenStack, name: str | None, prompts: set[Key], accepted: set[Key]
+    ) -> None:
+        if name is None:
+            show_info("There is nothing to undo.")
+        for key in sorted(prompts):
+            assert self.layers is not None
+            self.layers.replace(view, key, stack.held(key))
+            stack.restored(key, self.layers.read(view)[0].get(key))
+        for object_id, _ in sorted(prompts or accepted)[:1]:
+            self.set_object(object_id)
+        self._set_next()
+        self.sync()
+        self._on_labels_written()
 
     # -- propagation ------------------------------------------------------------------------------
 
     def propagate(self, start: int, stop: int, direction: Direction, only_current: bool) -> None:
         """Carry objects along the stack; see `Session.propagate`."""
-        stack, _ = self._current()
+        self.sync()
+        stack, _ = self.here()
         if stack is None:
             show_warning("There is nothing to propagate: prompt at least one object first.")
             return
         objects = [self.object_id] if only_current else None
+        run = partial(self.propagation.start, stack.session, objects, start, stop, direction)
         # After the prompts that are still on their way.
-        self.jobs.submit(
-            lambda: None, lambda _: self.propagation.start(stack.session, objects, start, stop, direction)
-        )
+        self.jobs.submit(lambda: None, lambda _: run())
 
     # -- opening ----------------------------------------------------------------------------------
 
     def _open(self, view: StackView) -> None:
         """Load the model, open the stack and encode the plane on display, all in another thread."""
-        if view in self._stacks or self.image is None:
+        if view in self._stacks or self.image is None or self.location is None:
             return
         try:
-            output = self._ensure_output(self.image)
+            labels = self.output.ensure(self.image).data
         except MemoryError:
-            show_warning("There is not enough memory for a new labels layer; choose one that lies on disk.")
+            show_warning("There is not enough memory for a labels layer of this size; choose a smaller image.")
             return
         self._stacks[view] = None
-        stacks = self._stacks
-        image, labels, frame = full_data(self.image), output.data, self.frame(view)
+        stacks, chosen = self._stacks, self._model
+        image, frame = full_data(self.image), self.location.frame(view)
 
         def work() -> OpenStack:
             from napari_segany import api
 
-            model = self._load_model()
             planes = PlaneStack(image, view)
-            session = api.Session(planes, model=model, labels=view.cut(labels), axes="zyxc"[: planes.ndim])
+            session = api.Session(planes, model=chosen.load(), labels=view.cut(labels), axes="zyxc"[: planes.ndim])
             session.embedding(frame)
-            return OpenStack(session)
+            return OpenStack(session, self.jobs, self._show)
 
         def then(stack: OpenStack) -> None:
             stacks[view] = stack
@@ -376,52 +301,39 @@ class Controller(QObject):
         def failed() -> None:
             stacks.pop(view, None)
 
-        loaded = self._model is not None and self._model[0] == self._model_choice
-        busy = f"Encoding plane {frame}…" if loaded else f"Loading {self._model_choice[0]}, encoding plane {frame}…"
+        loading = f"loading {chosen.name}, " if chosen.model is None else ""
+        busy = f"{loading}encoding plane {frame}…".capitalize()
         self.jobs.submit(work, then, busy, failed)
-
-    def _load_model(self) -> ImageModel:
-        """The chosen model; called in the jobs' thread only."""
-        from napari_segany import api
-
-        choice = self._model_choice
-        if self._model is None or self._model[0] != choice:
-            self._model = (choice, api.load_model(choice[0], device=choice[1]))
-        return self._model[1]
-
-    def _ensure_output(self, image: Image) -> Labels:
-        if self.output is None:
-            layer = Labels(np.zeros(data_shape(image), dtype=np.int32), name="Segmentation", **alignment(image))
-            self.output = layer
-            layer.events.data.connect(self._start_afresh)
-            active = self.viewer.layers.selection.active
-            self.viewer.layers.insert(self.viewer.layers.index(image) + 1, layer)
-            self.viewer.layers.selection.active = active
-            self.output_changed.emit()
-        return self.output
 
     def _prefetch(self) -> None:
         """Encode the plane on display before it is clicked."""
-        stack, (_, frame) = self._current()
+        stack, (_, frame) = self.here()
         if stack is None or stack.session.is_embedded(frame) or not self.jobs.idle or self.propagation.running:
             return
-        self.jobs.submit(
-            lambda: stack.session.embedding(frame), lambda _: self._show_status(""), f"Encoding plane {frame}…"
-        )
-
-    # -- events -----------------------------------------------------------------------------------
+        stack.embed(frame)
 
     def _start_afresh(self) -> None:
         """Close every session; the layers still hold the prompts, and open them again."""
         self.propagation.cancel()
         self.jobs.clear()
         self._stacks = {}
-        if self.output is not None and self.image is not None:
-            if tuple(self.output.data.shape) != data_shape(self.image):
-                self.output.events.data.disconnect(self._start_afresh)
-                self.output = None
-                self.output_changed.emit()
         self._sync_soon.start()
+
+    def _leave_image(self) -> None:
+        self._start_afresh()
+        if self.image is not None and self.layers is not None:
+            self.image.events.data.disconnect(self._on_output_replaced)
+            self.layers.changed.disconnect(self._on_drawn)
+            self.layers.close()
+        self.image = self.location = self.layers = None
+        self.output.choose(None, None)
+
+    # -- events -----------------------------------------------------------------------------------
+
+    def _on_output_replaced(self) -> None:
+        self._start_afresh()
+        self.output.fit(self.image)
+        self.output_changed.emit()
 
     def _on_drawn(self) -> None:
         # Not at once: napari is still in the middle of adding the point.
@@ -431,71 +343,51 @@ class Controller(QObject):
         layer: Layer = event.value
         if layer is self.image:
             self.choose_image(None)
-        elif layer is self.output:
+        elif layer is self.output.layer:
             self.choose_output(None)
         elif self.layers is not None and self.layers.drop(layer):
             self._sync_soon.start()
 
     def _on_dims(self) -> None:
-        self._update_next()
+        self._set_next()
         self._sync_soon.start()
         self._prefetch_soon.start()
         if self.viewer.dims.ndisplay == 3 and self.layers is not None:
             # A click into a volume has no plane to stand on.
-            for layer in (self.layers.points, self.layers.boxes):
-                if layer is not None:
-                    layer.mode = "pan_zoom"
+            self.layers.put_down()
         self.view_changed.emit()
 
     def _on_frame_written(self, stack: OpenStack, frame: int) -> None:
-        view = self.view(tell=False)
-        if view is None or (self._stacks.get(view) is stack and frame == self.frame(view)):
+        shown, (_, frame_shown) = self.here()
+        if self.view() is None or (shown is stack and frame == frame_shown):
             self._redraw_soon.start()
 
-    def _redraw(self) -> None:
-        if self.output is not None:
-            self.output.refresh()
+    def _on_labels_written(self) -> None:
+        self._redraw_soon.start()
+        self._show()
 
     # -- showing ----------------------------------------------------------------------------------
 
-    def _current(self) -> tuple[OpenStack | None, Key]:
-        """The open stack on display with everything drawn sent to it, and the current key."""
-        view = self.view(tell=False)
-        if view is None:
-            return None, (self.object_id, 0)
-        self.sync()
-        return self._stacks.get(view), (self.object_id, self.frame(view))
-
-    def _update_next(self) -> None:
-        view = self.view(tell=False)
+    def _set_next(self) -> None:
+        view = self.view()
         if self.layers is not None and view is not None:
             self.layers.set_next(self.object_id, self.sign, view)
 
     def _show(self) -> None:
-        view = self.view(tell=False)
-        stack = None if view is None else self._stacks.get(view)
+        view, (stack, key) = self.view(), self.here()
         if self.layers is None or view is None or stack is None:
             return
-        frame = self.frame(view)
-        self.layers.show_preview(view, frame, stack.preview(frame, self.object_id))
-        self.answer_changed.emit(stack.describe((self.object_id, frame)))
+        self.layers.show_preview(view, key[1], stack.preview(key))
+        self.answer_changed.emit(stack.describe(key))
         if self.jobs.idle:
             self._show_status("")
 
     def _show_status(self, busy: str) -> None:
-        self.status_changed.emit(busy or self._ready_text())
-
-    def _ready_text(self) -> str:
-        if self._model is None:
-            return ""
-        model = self._model[1]
-        text = f"{model.name} on {getattr(model, 'device', self._model_choice[1])}"
-        view = self.view(tell=False)
-        stack = None if view is None else self._stacks.get(view)
-        if view is not None and stack is not None:
-            frame = self.frame(view)
+        text = self._model.describe()
+        stack, (_, frame) = self.here()
+        if stack is not None:
             text += f", plane {frame} is {'' if stack.session.is_embedded(frame) else 'not '}encoded"
-        return text
+        self.status_changed.emit(busy or text)
 
     def _timer(self, delay: int, slot: Callable[[], None]) -> QTimer:
         timer = QTimer(self)

@@ -18,7 +18,7 @@ def affine_between(source: Layer, target: Layer) -> tuple[np.ndarray, np.ndarray
 
 
 def map_coords(coords: np.ndarray, source: Layer, target: Layer) -> np.ndarray:
-    """Data coordinates (N, n) of one layer as data coordinates of another."""
+    """Turn data coordinates (N, n) of one layer into data coordinates of another."""
     matrix, offset = affine_between(source, target)
     return coords @ matrix.T + offset
 
@@ -35,7 +35,7 @@ def alignment(image: Image) -> dict[str, Any]:
 
 
 def full_data(layer: Image | Labels) -> Any:
-    """The array of a layer, the finest level of a multiscale one."""
+    """Return the array of a layer, the finest level of a multiscale one."""
     return layer.data[0] if layer.multiscale else layer.data
 
 
@@ -77,7 +77,9 @@ def check_output(labels: Labels, image: Image) -> None:
         Another shape, several scales, which napari cannot edit, or no array in memory.
     """
     if labels.multiscale:
-        raise InvalidLabelsError(f'The labels "{labels.name}" have several scales; choose or make a plain labels layer.')
+        raise InvalidLabelsError(
+            f'The labels "{labels.name}" have several scales; choose or make a plain labels layer.'
+        )
     if not isinstance(labels.data, np.ndarray):
         raise InvalidLabelsError(
             f'The labels "{labels.name}" lie on disk, where this window cannot write yet; choose a new layer.'
@@ -87,8 +89,3 @@ def check_output(labels: Labels, image: Image) -> None:
             f'The labels "{labels.name}" have the shape {tuple(labels.data.shape)} and the image '
             f'"{image.name}" {data_shape(image)}; choose labels of the same shape or a new layer.'
         )
-
-
-def highest_label(labels: Labels) -> int:
-    """The largest id in a labels layer."""
-    return int(labels.data.max(initial=0))

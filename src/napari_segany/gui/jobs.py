@@ -28,7 +28,7 @@ class Job:
     busy : str
         What to tell the person meanwhile; empty for work of milliseconds.
     failed : callable
-        Called in the main thread after a refusal has been shown.
+        Called in the main thread instead of `then` when the work raised.
     """
 
     work: Callable[[], Any]
@@ -38,10 +38,18 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Refused:
-    """The sentence of a `SeganyError`, as a result: an exception would be raised again by the worker."""
+class Outcome:
+    """What work came to. Workers return it, since napari 0.9 stumbles over errors that they raise."""
 
-    sentence: str
+    value: Any = None
+    error: Exception | None = None
+
+    def tell(self) -> None:
+        """Show a refusal as one sentence; raise any other error, for napari to report."""
+        if isinstance(self.error, SeganyError):
+            show_warning(str(self.error))
+        elif self.error is not None:
+            raise self.error
 
 
 class Jobs:
@@ -85,28 +93,28 @@ class Jobs:
         self._running = True
         self.busy_changed.emit(job.busy)
 
-        def guarded() -> Any:
+        def guarded() -> Outcome:
             try:
-                return job.work()
-            except SeganyError as error:
-                return Refused(str(error))
+                return Outcome(job.work())
+            except Exception as error:
+                return Outcome(error=error)
 
-        def returned(result: Any) -> None:
+        def returned(outcome: Outcome) -> None:
             if number != self._round:
                 return
-            if isinstance(result, Refused):
-                show_warning(result.sentence)
-                job.failed()
+            if outcome.error is None:
+                job.then(outcome.value)
             else:
-                job.then(result)
+                job.failed()
+                outcome.tell()
 
         def finished() -> None:
             self._running = False
             self._next()
 
-        connect = {"returned": returned, "finished": finished}
+        connect: dict[str, Any] = {"returned": returned, "finished": finished}
         if job.busy:
             create_worker(guarded, _connect=connect, _progress={"desc": job.busy})
         else:
             # Without an entry in the task list, which would grow by one for every click.
-            create_quick_worker(guarded, _connect=connect)
+            create_quick_worker(guarded, _connect=connect)  # type: ignore[arg-type]

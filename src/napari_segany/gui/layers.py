@@ -12,9 +12,9 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer, Points, Shapes
 from psygnal import Signal
 
+from napari_segany.core.state import Key
 from napari_segany.gui.geometry import alignment, map_coords
 from napari_segany.gui.stack_view import StackView
-from napari_segany.session.session import Key
 
 Sign = Literal["positive", "negative"]
 SIGN_COLOURS = {"positive": "#00e676", "negative": "#ff1744"}
@@ -90,14 +90,31 @@ class PromptLayers:
                 face_color="sign",
                 face_color_cycle=SIGN_COLOURS,
                 border_color="black",
-                size=8,
-                canvas_size_limits=(10, 14),
+                size=max(2.0, max(self.image.extent.data[1][-2:]) / 60),
+                # Zoomed in, a point must not hide the object it lies on.
+                canvas_size_limits=(2, 13),
                 name="Prompts",
                 metadata=self._tag("points"),
                 **alignment(self.image),
             )
             self._add(self.points)
             self.points.events.data.connect(self._on_data)
+
+    def take_in_hand(self, tool: str) -> None:
+        """Let the mouse draw "points" or "boxes"."""
+        self.ensure()
+        assert self.points is not None and self.boxes is not None
+        self.viewer.layers.selection.active = self.points if tool == "points" else self.boxes
+        if tool == "points":
+            self.points.mode = "add"
+        else:
+            self.boxes.mode = "add_rectangle"
+
+    def put_down(self) -> None:
+        """Let the mouse draw nothing."""
+        for layer in (self.points, self.boxes):
+            if layer is not None:
+                layer.mode = "pan_zoom"
 
     def drop(self, layer: Layer) -> bool:
         """Let go of a layer that was deleted; whether it was one of ours."""
@@ -120,7 +137,7 @@ class PromptLayers:
     # -- reading and writing prompts ------------------------------------------------------------
 
     def set_next(self, object_id: int, sign: Sign, view: StackView) -> None:
-        """What the next point or box drawn will mean."""
+        """Set what the next point or box drawn will mean."""
         common = {"object_id": object_id, "orientation": view.orientation}
         if self.points is not None:
             self.points.feature_defaults = {**common, "sign": sign}
@@ -128,12 +145,12 @@ class PromptLayers:
             self.boxes.feature_defaults = common
 
     def highest_id(self) -> int:
-        """The largest object id that has a point or a box; 0 without any."""
+        """Return the largest object id that has a point or a box; 0 without any."""
         tables = [layer.features for layer in (self.points, self.boxes) if layer is not None and len(layer.data)]
         return max((int(table["object_id"].max()) for table in tables), default=0)
 
     def read(self, view: StackView) -> tuple[dict[Key, Drawn], list[str]]:
-        """Prompts by object id and frame, and a sentence for each thing that cannot be one."""
+        """Return prompts by object id and frame, and a sentence for each thing that cannot be one."""
         refused: list[str] = []
         points: dict[Key, list[tuple[tuple[float, ...], int]]] = {}
         boxes: dict[Key, tuple[float, ...]] = {}
@@ -148,7 +165,9 @@ class PromptLayers:
             if kind == "rectangle":
                 boxes[key] = tuple(float(v) for v in (*(corners.min(axis=0) + EDGE), *(corners.max(axis=0) + EDGE)))
             else:
-                refused.append(f"A {kind} cannot be a prompt yet, only a rectangle; the one at {corners[0]} is not used.")
+                refused.append(
+                    f"A {kind} cannot be a prompt yet, only a rectangle; the one at {corners[0]} is not used."
+                )
         drawn = {}
         for key in {**points, **boxes}:
             found = points.get(key, [])
@@ -213,13 +232,13 @@ class PromptLayers:
     # -- inside -----------------------------------------------------------------------------------
 
     def _points_in(self, view: StackView) -> list[tuple[int, Key, np.ndarray]]:
-        """Index, key and (y, x) of every point that belongs to a stack."""
+        """Index, key and (y, x) of every point that belongs to a stack, free of the world's rounding errors."""
         if self.points is None or len(self.points.data) == 0:
             return []
         frames, places, here = view.locate(map_coords(np.asarray(self.points.data), self.points, self.image))
         ids = self.points.features["object_id"].to_numpy()
         here &= (self.points.features["orientation"] == view.orientation).to_numpy()
-        return [(int(i), (int(ids[i]), int(frames[i])), places[i]) for i in np.flatnonzero(here)]
+        return [(int(i), (int(ids[i]), int(frames[i])), np.round(places[i], 6)) for i in np.flatnonzero(here)]
 
     def _boxes_in(self, view: StackView) -> list[tuple[int, Key, str, np.ndarray]]:
         """Index, key, kind and corners (N, 2) of every shape that belongs to a stack."""
@@ -231,7 +250,7 @@ class PromptLayers:
             frames, places, here = view.locate(map_coords(np.asarray(corners), self.boxes, self.image))
             if here.all() and table["orientation"].iloc[index] == view.orientation:
                 key = int(table["object_id"].iloc[index]), int(frames[0])
-                found.append((index, key, str(kind), places))
+                found.append((index, key, str(kind), np.round(places, 6)))
         return found
 
     def _from_image(self, coords: np.ndarray, layer: Layer) -> np.ndarray:

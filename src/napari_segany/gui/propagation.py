@@ -7,9 +7,10 @@ from threading import Event
 
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_warning
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject
+from qtpy.QtCore import Signal as QtSignal  # type: ignore[attr-defined]
 
-from napari_segany.core.errors import SeganyError
+from napari_segany.gui.jobs import Outcome
 from napari_segany.session.session import Direction, Session
 
 
@@ -27,9 +28,9 @@ class Propagation(QObject):
     """Runs `Session.propagate`; the session itself announces each plane it has written."""
 
     #: Whether one is running.
-    running_changed = Signal(bool)
+    running_changed = QtSignal(bool)
     #: Planes done, planes in all.
-    progressed = Signal(int, int)
+    progressed = QtSignal(int, int)
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,25 +52,24 @@ class Propagation(QObject):
         total = count_frames(session, start, stop, direction)
         done: set[int] = set()
 
-        def frames() -> Generator[int, None, str]:
+        def frames() -> Generator[int, None, Outcome]:
             try:
                 for frame, _ in session.propagate(objects, start, stop, direction):
                     yield frame
                     if asked.is_set():
-                        return ""
-            except SeganyError as error:
-                # A sentence, since an exception would be raised again by the worker.
-                return str(error)
-            return ""
+                        break
+            except Exception as error:
+                return Outcome(error=error)
+            return Outcome()
 
         def yielded(frame: int) -> None:
             done.add(frame)
             if asked is self._stop:
                 self.progressed.emit(len(done), total)
 
-        def returned(sentence: str) -> None:
-            if sentence:
-                show_warning(sentence)
+        def returned(outcome: Outcome) -> None:
+            if not asked.is_set():
+                outcome.tell()
 
         def finished() -> None:
             if asked is self._stop:

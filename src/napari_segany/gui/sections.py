@@ -21,9 +21,10 @@ from qtpy.QtWidgets import (
 
 from napari_segany.gui.keys import KEYS
 from napari_segany.gui.layer_choice import LayerChoice
+from napari_segany.session.session import Direction
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
-DIRECTIONS = ("both", "forward", "backward")
+DIRECTIONS: tuple[Direction, ...] = ("both", "forward", "backward")
 
 
 def _button(text: str, tip: str, key: str = "", checkable: bool = False) -> QPushButton:
@@ -88,7 +89,9 @@ class PromptSection(QGroupBox):
         super().__init__("Prompt", parent)
         self.points = _button("Points", "Click on the object, and on what is not part of it.")
         self.boxes = _button("Boxes", "Drag a rectangle around the object.")
-        self.sign = _button("Positive", "Whether the next points lie inside or outside the object.", "toggle_sign", True)
+        self.sign = _button(
+            "Positive", "Whether the next points lie inside or outside the object.", "toggle_sign", True
+        )
         self.object_id = QSpinBox(self)
         self.object_id.setRange(1, 2**31 - 1)
         self.object_id.setPrefix("object ")
@@ -143,6 +146,11 @@ class PropagateSection(QGroupBox):
         buttons.addWidget(self.cancel)
         form.addRow(buttons)
         form.addRow(self.progress)
+
+    @property
+    def chosen_direction(self) -> Direction:
+        """Direction of the next propagation."""
+        return DIRECTIONS[self.direction.currentIndex()]
 
     def set_length(self, count: int) -> None:
         """Offer the planes of another stack, all of them chosen."""

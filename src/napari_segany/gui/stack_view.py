@@ -47,7 +47,7 @@ class StackView:
         return f"{self.axis}:{self.plane[0]},{self.plane[1]}"
 
     def index(self, frame: int) -> tuple[int | slice, ...]:
-        """Index of one plane in the array."""
+        """Return the index of one plane in the array."""
         index: list[int | slice] = [slice(None)] * len(self.shape)
         for axis, position in self.fixed:
             index[axis] = position
@@ -78,7 +78,7 @@ class StackView:
         return frames, coords[:, self.plane], here
 
     def place(self, frame: int, points: np.ndarray) -> np.ndarray:
-        """Positions in the array, (N, ndim), of points (N, 2) on a plane: the way back from `locate`."""
+        """Return positions in the array, (N, ndim), of points (N, 2) on a plane: the way back from `locate`."""
         coords = np.zeros((len(points), len(self.shape)))
         for axis, position in self.fixed:
             coords[:, axis] = position
@@ -88,7 +88,7 @@ class StackView:
         return coords
 
     def cut(self, array: np.ndarray) -> np.ndarray:
-        """The stack (N, H, W) as a view of a NumPy array: what is written into it is written into the array."""
+        """Return the stack (N, H, W) as a view of a NumPy array: writing into it writes into the array."""
         if self.axis is None:
             return array[self.index(0)][np.newaxis]
         index = list(self.index(0))
@@ -96,12 +96,12 @@ class StackView:
         return np.moveaxis(array[tuple(index)], sorted((*self.plane, self.axis)).index(self.axis), 0)
 
     def expand(self, plane: np.ndarray) -> np.ndarray:
-        """A plane as an array of the full number of dimensions, one long along all other axes."""
+        """Give a plane the full number of dimensions, one long along all other axes."""
         return np.expand_dims(plane, [a for a in range(len(self.shape)) if a not in self.plane])
 
 
 def propagation_axes(shape: Sequence[int], plane: Sequence[int]) -> list[int]:
-    """Axes along which masks can be propagated when the axes `plane` are displayed."""
+    """List the axes along which masks can be propagated when the axes `plane` are displayed."""
     others = [axis for axis in range(len(shape)) if axis not in plane]
     return [axis for axis in others if shape[axis] > 1] or others[-1:]
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from napari.layers import Layer
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent
+from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from napari_segany import api
@@ -79,7 +80,7 @@ class SegmentWidget(QWidget):
         controller.answer_changed.connect(self.prompts.answer.setText)
         controller.sign_changed.connect(self.prompts.show_sign)
         controller.view_changed.connect(self._show_view)
-        controller.output_changed.connect(lambda: self.images.output.choose(controller.output))
+        controller.output_changed.connect(lambda: self.images.output.choose(controller.output.layer))
         controller.propagation.running_changed.connect(self.propagate.show_running)
         controller.propagation.progressed.connect(self.propagate.show_progress)
 
@@ -100,7 +101,7 @@ class SegmentWidget(QWidget):
         self.controller.propagate(
             controls.first.value(),
             controls.last.value() + 1,
-            controls.direction.currentText(),
+            controls.chosen_direction,
             controls.only_current.isChecked(),
         )
 
@@ -112,8 +113,9 @@ class SegmentWidget(QWidget):
         self.prompts.object_id.blockSignals(False)
 
     def _show_view(self) -> None:
-        self.images.list_axes(self.controller.axes(), self.controller.axis)
-        view = self.controller.view(tell=False)
+        location = self.controller.location
+        self.images.list_axes(*((location.axes(), location.axis) if location else ([], None)))
+        view = self.controller.view()
         self.propagate.set_length(1 if view is None else view.stack_shape[0])
 
     # -- closing ----------------------------------------------------------------------------------
@@ -127,13 +129,13 @@ class SegmentWidget(QWidget):
                 self._close()
         return super().event(event)
 
-    def closeEvent(self, event: QEvent) -> None:  # noqa: N802
+    def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802
         """Close down."""
         self._close()
         super().closeEvent(event)
 
     def _closer(self) -> Callable[[], None]:
-        """A function that shuts everything down when it is first called."""
+        """Return a function that shuts everything down when it is first called."""
         steps = [self.keys.release, self.images.image.release, self.images.output.release, self.controller.close]
 
         def close() -> None:

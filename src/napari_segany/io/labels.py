@@ -241,3 +241,32 @@ def check_writable(path: Path) -> None:
         raise StorageError(f"{parent} is read-only; choose another output.")
     if shutil.disk_usage(parent).free < 1_000_000:
         raise StorageError(f"The disk of {parent} is full; choose another output.")
+
+
+def write_image(labels: np.ndarray, path: Path) -> Path:
+    """Write an (H, W) label image in the format that the ending of `path` names.
+
+    Raises
+    ------
+    StorageError
+    """
+    check_writable(path)
+    if path.suffix == ".zarr":
+        store = ZarrLabels(path, (1, *labels.shape), labels.dtype)  # type: ignore[arg-type]
+        try:
+            store.write(0, labels)
+            store.finish()
+        finally:
+            store.close()
+        return path
+    if path.suffix not in (".tif", ".tiff", ".png"):
+        raise StorageError(f"Labels cannot be written as {path.name}; end it with .zarr, .tif or .png.")
+    from skimage.io import imsave
+
+    narrow = labels.astype(np.uint16) if labels.max(initial=0) < 2**16 else labels
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        imsave(path, narrow, check_contrast=False)
+    except OSError as error:
+        raise StorageError(f"{path} cannot be written: {error.strerror or error}.") from error
+    return path

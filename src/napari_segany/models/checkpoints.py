@@ -97,7 +97,7 @@ def _read_safetensors(path: Path) -> State:
 
 
 def _read_pickle(path: Path, head: bytes) -> object:
-    if not (head.startswith((b"PK", b"\x80")) or head[257 - 257 :].startswith(b"ustar")):
+    if not head.startswith((b"PK", b"\x80")):
         raise CheckpointError(f"{path} is not a checkpoint: it begins with {head!r}; download it again.")
     if head.startswith(b"PK"):
         _check_zip(path)
@@ -204,18 +204,7 @@ def build(state: State, layout: Layout, size: str, what: str) -> nn.Module:
             )
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise CheckpointError(f"{what} is damaged: {name} holds numbers that are not finite.")
-    network = network.to_empty(device="cpu")
-    for name, buffer in layout.build(size).named_buffers() if _has_derived_buffers(network) else ():
-        if name not in expected:
-            _assign_buffer(network, name, buffer)
+    # Buffers that follow from the numbers alone are in no checkpoint: build those for real.
+    network = layout.build(size)
     network.load_state_dict(state)
     return network
-
-
-def _has_derived_buffers(network: nn.Module) -> bool:
-    return len(dict(network.named_buffers())) > len([k for k in network.state_dict() if k in dict(network.named_buffers())])
-
-
-def _assign_buffer(network: nn.Module, name: str, buffer: Tensor) -> None:
-    owner, _, last = name.rpartition(".")
-    setattr(network.get_submodule(owner), last, buffer)

@@ -63,7 +63,7 @@ def load_model(name: str | Path, device: str = "auto", dtype: str = "auto") -> I
     precision = resolve_dtype(dtype, where)
     info = next((info for info in REGISTERED if info.name == str(name)), None)
     if info is not None and not info.url:
-        from napari_segany.models.nano.predictor import load_nano
+        from napari_segany.models.nano.weights import load_nano
 
         return load_nano(where, precision)
     path = Path(name) if info is None else _installed_file(info)
@@ -82,7 +82,7 @@ def load_model(name: str | Path, device: str = "auto", dtype: str = "auto") -> I
 
 def _load_checkpoint(path: Path, device: object, dtype: object, info: ModelInfo | None) -> ImageModel:
     from napari_segany.models import checkpoints
-    from napari_segany.models.nano.predictor import is_nano, load_nano
+    from napari_segany.models.nano.weights import is_nano, load_nano
     from napari_segany.models.sam.layouts import LAYOUTS
     from napari_segany.models.sam.predictor import SamModel
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,17 +18,21 @@ from napari_segany.core.masks import Candidates, LogitsGrid, bounding_box, linea
 from napari_segany.core.prompts import Prompt
 from napari_segany.core.protocols import Multimask
 from napari_segany.models.nano.embedding import NanoEmbedding
-from napari_segany.models.nano.network import Nano, NanoConfig
+from napari_segany.models.nano.network import Nano
 from napari_segany.models.nano.prompt_maps import WINDOW, WindowPrompts, render
 
 #: Longest side, in pixels of the level, that an object should have in the decoder's window.
 COMFORTABLE_SIZE = 72.0
-#: An object this many times larger or smaller is looked at again at another level.
-TOLERANCE = 1.5
+#: Level at which a click is looked at first, and how often the view may change after that.
+FIRST_LEVEL, MOVES = -1, 2
 #: Level that enlarges the image most.
 FINEST_LEVEL = -3
 #: Prompts decoded at once: more only costs memory.
 BATCH = 32
+
+
+#: Logits (4, h, w) and scores (4,) of one prompt.
+Answer = tuple[np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -89,54 +89,48 @@ class NanoModel:
     ) -> list[Candidates]:
         """Answer prompts, one object each; see `ImageModel.predict`.
 
-        A prompt without box or mask is first answered at the image's own size,
-        which tells how large the object is, and again at the zoom that suits it.
+        A prompt without box or mask does not tell how large its object is. It
+        is looked at under twofold magnification first, where objects of
+        microscopy are mostly of a comfortable size, and then at the zoom that
+        the answer asks for.
         """
         if not isinstance(embedding, NanoEmbedding) or embedding.model_name != self.name:
             raise UnsupportedError(f"This embedding was not made by {self.name}; embed the image again.")
-        views = [self._first_view(embedding, prompt) for prompt in prompts]
-        answers = self._decode_all(embedding, prompts, views, multimask)
-        again = {}
-        for i, (prompt, view, answer) in enumerate(zip(prompts, views, answers, strict=True)):
-            if prompt.box is None and prompt.mask is None:
-                better = _better_view(embedding, view, answer)
-                if better.level != view.level:
-                    again[i] = better
-        if again:
-            chosen = [prompts[i] for i in again]
-            for i, answer in zip(
-                again, self._decode_all(embedding, chosen, list(again.values()), multimask), strict=True
-            ):
-                answers[i] = answer
-        return answers
-
-    def _first_view(self, embedding: NanoEmbedding, prompt: Prompt) -> View:
-        if prompt.box is not None:
-            y0, x0, y1, x1 = prompt.box
-        elif prompt.mask is not None and (prompt.mask > 0).any():
-            y0, x0, y1, x1 = bounding_box(prompt.mask > 0)
-        else:
-            return View.at(_click_centre(prompt), 0)
-        return View.around(((y0 + y1) / 2, (x0 + x1) / 2), max(y1 - y0, x1 - x0), embedding.coarsest)
+        views = [_first_view(embedding, prompt) for prompt in prompts]
+        answers: dict[int, Answer] = {}
+        unsure = [i for i, prompt in enumerate(prompts) if prompt.box is None and prompt.mask is None]
+        asked = list(range(len(prompts)))
+        for _ in range(1 + MOVES):
+            found = self._decode_all(embedding, [prompts[i] for i in asked], [views[i] for i in asked])
+            answers.update(zip(asked, found, strict=True))
+            asked = []
+            for i in unsure:
+                better = _better_view(embedding, views[i], answers[i][0][0])
+                if better.level != views[i].level:
+                    views[i] = better
+                    asked.append(i)
+            unsure = asked
+            if not asked:
+                break
+        return [
+            _candidates(embedding.image_shape, prompt, views[i], answers[i], multimask)
+            for i, prompt in enumerate(prompts)
+        ]
 
     def _decode_all(
-        self, embedding: NanoEmbedding, prompts: Sequence[Prompt], views: Sequence[View], multimask: Multimask
-    ) -> list[Candidates]:
+        self, embedding: NanoEmbedding, prompts: Sequence[Prompt], views: Sequence[View]
+    ) -> list[Answer]:
         by_level = defaultdict(list)
         for index, view in enumerate(views):
             by_level[view.level].append(index)
-        answers: dict[int, Candidates] = {}
+        answers: dict[int, Answer] = {}
         for level, indices in by_level.items():
             for start in range(0, len(indices), BATCH):
                 part = indices[start : start + BATCH]
                 logits, scores = self._decode(
                     embedding, level, [prompts[i] for i in part], [views[i].origin for i in part]
                 )
-                for i, mask_logits, mask_scores in zip(part, logits, scores, strict=True):
-                    several = prompts[i].is_ambiguous if multimask == "auto" else multimask
-                    kept = slice(1, None) if several else slice(0, 1)
-                    grid = _grid(embedding.image_shape, views[i])
-                    answers[i] = Candidates(mask_logits[kept], mask_scores[kept], grid)
+                answers.update(zip(part, zip(logits, scores, strict=True), strict=True))
         return [answers[i] for i in range(len(prompts))]
 
     def _decode(
@@ -153,24 +147,40 @@ class NanoModel:
         return logits.float().cpu().numpy(), scores.float().sigmoid().cpu().numpy()
 
 
+def _first_view(embedding: NanoEmbedding, prompt: Prompt) -> View:
+    if prompt.box is not None:
+        y0, x0, y1, x1 = prompt.box
+    elif prompt.mask is not None and (prompt.mask > 0).any():
+        y0, x0, y1, x1 = bounding_box(prompt.mask > 0)
+    else:
+        return View.at(_click_centre(prompt), FIRST_LEVEL)
+    return View.around(((y0 + y1) / 2, (x0 + x1) / 2), max(y1 - y0, x1 - x0), embedding.coarsest)
+
+
+def _candidates(
+    image_shape: tuple[int, int], prompt: Prompt, view: View, answer: Answer, multimask: Multimask
+) -> Candidates:
+    several = prompt.is_ambiguous if multimask == "auto" else multimask
+    kept = slice(1, None) if several else slice(0, 1)
+    logits, scores = answer
+    return Candidates(logits[kept], scores[kept], _grid(image_shape, view))
+
+
 def _click_centre(prompt: Prompt) -> tuple[float, float]:
     points = prompt.points[prompt.labels == 1] if (prompt.labels == 1).any() else prompt.points
     y, x = (points.min(axis=0) + points.max(axis=0)) / 2 + 0.5
     return float(y), float(x)
 
 
-def _better_view(embedding: NanoEmbedding, view: View, answer: Candidates) -> View:
-    """The view that suits the best mask of an answer; the same one if it is near enough or empty."""
-    inside = answer.logits[answer.best_index] > 0
+def _better_view(embedding: NanoEmbedding, view: View, logits: np.ndarray) -> View:
+    """The view that suits a mask; the same one if the mask is of a comfortable size, or empty."""
+    inside = logits > 0
     if not inside.any():
         return view
     y0, x0, y1, x1 = (4 * edge for edge in bounding_box(inside))
-    size = max(y1 - y0, x1 - x0)
-    if 1 / TOLERANCE < size / COMFORTABLE_SIZE < TOLERANCE:
-        return view
     scale = 2.0**view.level
     centre = ((y0 + y1) / 2 + view.origin[0]) * scale, ((x0 + x1) / 2 + view.origin[1]) * scale
-    return View.around(centre, size * scale, embedding.coarsest)
+    return View.around(centre, max(y1 - y0, x1 - x0) * scale, embedding.coarsest)
 
 
 def _to_windows(prompts: Sequence[Prompt], origins: Sequence[tuple[int, int]], level: int) -> WindowPrompts:
@@ -223,14 +233,3 @@ def _grid(image_shape: tuple[int, int], view: View) -> LogitsGrid:
         matrices.append(linear_interpolation(WINDOW // 4, last - first, start, stop))
         starts.append(first)
     return LogitsGrid(image_shape, (starts[0], starts[1]), matrices[0], matrices[1])
-
-
-def load_nano(device: torch.device, dtype: torch.dtype, path: Path | None = None) -> NanoModel:
-    """Load the weights in the package, or those at `path`."""
-    source = str(path or files("napari_segany.models.nano") / "nano.safetensors")
-    with safe_open(source, framework="pt") as file:
-        config = {k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(file.metadata()["config"]).items()}
-        state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-    network = Nano(NanoConfig(**config))
-    network.load_state_dict(state)
-    return NanoModel(network, "nano" if path is None else path.stem, device, dtype)

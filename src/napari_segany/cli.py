@@ -1,0 +1,236 @@
+"""``segany``: the same work without a window."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from napari_segany import api, demo as _demo
+from napari_segany.core.errors import InvalidPromptError, SeganyError
+from napari_segany.core.settings import EverythingSettings
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Segment anything in microscopy images. Coordinates are array indices, rows first.",
+)
+models_app = typer.Typer(no_args_is_help=True, help="The models that can be used.")
+app.add_typer(models_app, name="models")
+
+Image = Annotated[Path, typer.Argument(help="zarr array, OME-Zarr image, TIFF, PNG or JPEG")]
+Output = Annotated[Path | None, typer.Option("--output", "-o", help="where the labels go; .zarr, .tif or .png")]
+Model = Annotated[str, typer.Option("--model", "-m", help="registered name or checkpoint file")]
+Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda", "mps"')]
+AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON on standard output")]
+Point = Annotated[
+    list[str] | None, typer.Option("--point", "-p", help="y,x inside the object; y,x,0 outside it; repeat for more")
+]
+Box = Annotated[str | None, typer.Option("--box", "-b", help="y0,x0,y1,x1 around the object, half-open")]
+Axis = Annotated[str, typer.Option(help='axis to propagate along: "z", "t", or its number')]
+Axes = Annotated[str | None, typer.Option(help='names of the axes, such as "tzyx", if the file does not tell')]
+Index = Annotated[list[str] | None, typer.Option("--at", help='position on a further axis, such as "t=3"')]
+
+
+def _numbers(text: str, counts: tuple[int, ...], what: str) -> list[float]:
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in counts:
+        raise InvalidPromptError(f'"{text}" is no {what}; give {" or ".join(map(str, counts))} numbers with commas.')
+    return numbers
+
+
+def _prompt(points: list[str] | None, box: str | None) -> dict[str, Any]:
+    parsed = [_numbers(text, (2, 3), "point") for text in points or []]
+    return {
+        "points": [numbers[:2] for numbers in parsed] or None,
+        "labels": [int(numbers[2]) if len(numbers) == 3 else 1 for numbers in parsed] or None,
+        "box": None if box is None else _numbers(box, (4,), "box"),
+    }
+
+
+def _axis(text: str) -> int | str:
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def _index(positions: list[str] | None) -> dict[str, int]:
+    index = {}
+    for text in positions or []:
+        name, _, at = text.partition("=")
+        if not at.strip().isdigit():
+            raise InvalidPromptError(f'"{text}" is no position; write for example t=3.')
+        index[name.strip()] = int(at)
+    return index
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+def _progress(what: str) -> Any:
+    def show(done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            print(f"\r{what} {done} of {total}", end="\n" if done == total else "", file=sys.stderr)
+
+    return show
+
+
+def _report(result: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(result))
+    else:
+        for name, value in result.items():
+            print(f"{name}: {value}")
+
+
+def _image(path: Path) -> Any:
+    """The single plane of an image file."""
+    frames = api.open_stack(path)
+    if len(frames) != 1:
+        raise InvalidPromptError(f"{path} is a stack of {len(frames)} planes; use segany propagate.")
+    return frames[0], frames.intensity
+
+
+@app.command()
+def segment(
+    image: Image,
+    point: Point = None,
+    box: Box = None,
+    output: Output = None,
+    model: Model = "nano",
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Segment one object of an image from points or a box."""
+    plane, intensity = _image(image)
+    found = api.segment(plane, **_prompt(point, box), model=api.load_model(model, device), intensity=intensity)
+    best = found.best_index
+    box_found, patch = found.patch(best)
+    result = {
+        "score": round(float(found.scores[best]), 4),
+        "area": int(patch.sum()),
+        "box": list(box_found),
+        "scores": [round(float(score), 4) for score in found.scores],
+    }
+    if output is not None:
+        result["output"] = str(api.write_labels(found.best.astype("uint8"), output))
+    _report(result, as_json)
+
+
+@app.command()
+def everything(
+    image: Image,
+    output: Output = None,
+    model: Model = "nano",
+    device: Device = "auto",
+    points_per_side: Annotated[int | None, typer.Option(help="use a grid of this many clicks a side")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Segment every object of an image."""
+    plane, intensity = _image(image)
+    settings = None if points_per_side is None else EverythingSettings(points_per_side=points_per_side)
+    found = api.everything(
+        plane, api.load_model(model, device), settings, intensity, progress=_progress("clicks answered:")
+    )
+    result: dict[str, Any] = {"objects": len(found)}
+    if output is not None:
+        result["output"] = str(api.write_labels(found.labels, output))
+    if as_json:
+        result["boxes"] = found.boxes.tolist()
+        result["scores"] = [round(float(score), 4) for score in found.scores]
+    _report(result, as_json)
+
+
+@app.command()
+def propagate(
+    image: Image,
+    frame: Annotated[int, typer.Option(help="frame on which the object is prompted")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder for the OME-Zarr labels, ending in .zarr")],
+    point: Point = None,
+    box: Box = None,
+    object_id: Annotated[int, typer.Option("--object", help="id of the object, its label")] = 1,
+    axis: Axis = "0",
+    axes: Axes = None,
+    at: Index = None,
+    direction: Annotated[str, typer.Option(help='"both", "forward" or "backward"')] = "both",
+    model: Model = "nano",
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Segment one object on a frame and carry it through the stack."""
+    session = api.Session(
+        image, axis=_axis(axis), model=api.load_model(model, device), labels=output, axes=axes, index=_index(at)
+    )
+    try:
+        session.prompt(object_id, frame, **_prompt(point, box))
+        show = _progress("frames done:")
+        for done, _ in enumerate(session.propagate([object_id], direction=direction), start=1):  # type: ignore[arg-type]
+            show(min(done, len(session.frames)), len(session.frames))
+        session.save(output)
+    finally:
+        session.close()
+    track = next(track for track in session.tracks if track.object_id == object_id)
+    frames = len(track.scores)
+    _report({"object": object_id, "first": track.first, "last": track.last, "frames": frames, "output": str(output)}, as_json)
+
+
+@models_app.command("list")
+def models_list(as_json: AsJson = False) -> None:
+    """List the models, their licences and whether they are on this computer."""
+    models = api.list_models()
+    if as_json:
+        rows = [{**vars(info), "capabilities": sorted(info.capabilities)} for info in models]
+        print(json.dumps(rows))
+        return
+    for info in models:
+        state = "installed" if info.installed else f"get it from {info.url}"
+        print(f"{info.name:22} {info.family:11} {info.size / 1e6:6.0f} MB  {info.licence:14} {state}")
+
+
+@app.command()
+def demo(
+    image: Annotated[Path | None, typer.Argument(help="a stack of your own; generated nuclei by default")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder for results")] = Path("segany-demo"),
+    point: Annotated[str | None, typer.Option("--point", "-p", help="frame,y,x on the object to follow")] = None,
+    model: Model = "nano",
+    window: Annotated[bool, typer.Option(help="show the result in napari")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Click one object, carry it through a stack, and show the result in napari.
+
+    Without a display a virtual screen is used, and a screenshot is left beside the labels.
+    """
+    start = None if point is None else _numbers(point, (3,), "place (frame,y,x)")
+    result = _demo.run(image, output, start, model, _progress("frames done:"))
+    _say(f"Labels (OME-Zarr): {result.labels}")
+    if window:
+        shot = result.folder / "screenshot.png"
+        if _demo.show(result, shot) == 0 and shot.exists():
+            _say(f"Screenshot: {shot}")
+    _report({"object": 1, "frames": result.frames, "score": result.score, "output": str(result.labels)}, as_json)
+
+
+def main() -> None:
+    """Run the command line; a mistake of the person's is one line and a non-zero exit."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except SeganyError as error:
+        sys.exit(f"segany: {error}")
+    except KeyboardInterrupt:
+        sys.exit("segany: stopped; what was finished is saved.")
+    except Exception as error:
+        if type(error).__module__.startswith("click"):
+            sys.exit(f"segany: {getattr(error, 'format_message', lambda: str(error))()}")
+        raise
+
+
+if __name__ == "__main__":
+    main()
