@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from napari_segany.core.instances import Instances
 from napari_segany.core.errors import InvalidImageError, StorageError
+from napari_segany.core.instances import Instances
 from napari_segany.core.intensity import IntensityRange, check_image
 from napari_segany.core.masks import Candidates
 from napari_segany.core.prompts import PointsLike, Prompt, check_boxes, make_prompt
@@ -78,17 +78,13 @@ def _resolve_model(model: ModelLike | None) -> ImageModel:
     return load_model(model) if isinstance(model, str | Path) else model
 
 
-def _resolve_embedding(
-    image: np.ndarray | Embedding, model: ImageModel, intensity: IntensityRange | None
-) -> Embedding:
+def _resolve_embedding(image: np.ndarray | Embedding, model: ImageModel, intensity: IntensityRange | None) -> Embedding:
     if isinstance(image, Embedding):
         return image
     return model.embed(np.asarray(image), intensity)
 
 
-def embed(
-    image: np.ndarray, model: ModelLike | None = None, intensity: IntensityRange | None = None
-) -> Embedding:
+def embed(image: np.ndarray, model: ModelLike | None = None, intensity: IntensityRange | None = None) -> Embedding:
     """Encode an image once, to be prompted many times.
 
     Parameters
@@ -272,16 +268,17 @@ class Session(_Session):
 
         frames = stack if isinstance(stack, Frames) else open_stack(stack, axis, axes, index)
         store = _open_labels(labels, frames)
-        self._recorder = Recorder(store.path) if isinstance(labels, str | Path) else None
+        self._stack = frames
+        self._recorder = Recorder(Path(labels)) if isinstance(labels, str | Path) else None
         super().__init__(frames, _resolve_model(model), store, self._recorder)
-        if self._recorder is not None and not (store.path / "segany" / "session.json").exists():
+        if self._recorder is not None and not (Path(labels) / "segany" / "session.json").exists():
             # From now on a killed session can be opened again.
-            self.save(store.path)
+            self.save(labels)
 
     def state(self) -> SessionState:
         """Everything of this session but its pixels."""
         return SessionState(
-            self.frames.reference(), self.model.name, dict(self.prompts), dict(self.accepted), dict(self.scores)
+            self._stack.reference(), self.model.name, dict(self.prompts), dict(self.accepted), dict(self.scores)
         )
 
     def save(self, path: str | Path) -> Path:
@@ -308,7 +305,7 @@ class Session(_Session):
         if isinstance(self.store, ZarrLabels) and self.store.path.resolve() == path.resolve():
             self.store.finish(properties)
         else:
-            copy = ZarrLabels(path, self.store.shape, self.store.dtype, self.frames.axis_names, self.frames.scale)
+            copy = ZarrLabels(path, self.store.shape, self.store.dtype, self._stack.axis_names, self._stack.scale)
             try:
                 for frame in range(len(self.frames)):
                     copy.write(frame, self.store.read(frame))
@@ -348,7 +345,9 @@ class Session(_Session):
             raise StorageError(f"The session in {path} was made from an array in memory: pass it again as stack=...")
         frames = open_stack(image.path if stack is None else stack, image.axis or 0, image.axes, image.index)
         if frames.shape != image.shape:
-            raise InvalidImageError(f"The session was made on a stack of shape {image.shape}, this one has {frames.shape}.")
+            raise InvalidImageError(
+                f"The session was made on a stack of shape {image.shape}, this one has {frames.shape}."
+            )
         frames.intensity = image.intensity
         session = cls(frames, model=state.model if model is None else model, labels=path)
         session.prompts.update(state.prompts)
@@ -358,9 +357,12 @@ class Session(_Session):
 
     def close(self) -> None:
         """Release files and locks; labels and session stay on disk."""
-        for part in (self.store, self._recorder):
-            if hasattr(part, "close"):
-                part.close()
+        from napari_segany.io.labels import ZarrLabels
+
+        if self._recorder is not None:
+            self._recorder.close()
+        if isinstance(self.store, ZarrLabels):
+            self.store.close()
 
 
 def _open_labels(labels: Any, frames: Frames) -> LabelStore:

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_segany import api, demo as _demo
+from napari_segany import api
+from napari_segany import demo as _demo
 from napari_segany.core.errors import InvalidPromptError, SeganyError
 from napari_segany.core.settings import EverythingSettings
 
@@ -177,7 +178,10 @@ def propagate(
         session.close()
     track = next(track for track in session.tracks if track.object_id == object_id)
     frames = len(track.scores)
-    _report({"object": object_id, "first": track.first, "last": track.last, "frames": frames, "output": str(output)}, as_json)
+    _report(
+        {"object": object_id, "first": track.first, "last": track.last, "frames": frames, "output": str(output)},
+        as_json,
+    )
 
 
 @models_app.command("list")
@@ -228,7 +232,8 @@ def main() -> None:
         sys.exit("segany: stopped; what was finished is saved.")
     except Exception as error:
         if type(error).__module__.startswith("click"):
-            sys.exit(f"segany: {getattr(error, 'format_message', lambda: str(error))()}")
+            message = error.format_message() if hasattr(error, "format_message") else str(error)
+            sys.exit(f"segany: {message}")
         raise
 
 

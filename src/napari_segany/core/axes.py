@@ -76,7 +76,9 @@ def choose_planes(
     """
     axes, fixed_names = axes.lower(), {name.lower(): at for name, at in (index or {}).items()}
     if len(axes) != len(shape) or len(set(axes)) != len(axes):
-        raise InvalidImageError(f'The axes "{axes}" do not name each of the {len(shape)} dimensions {tuple(shape)} once.')
+        raise InvalidImageError(
+            f'The axes "{axes}" do not name each of the {len(shape)} dimensions {tuple(shape)} once.'
+        )
     if 0 in shape:
         raise InvalidImageError(f"The array is empty: its shape is {tuple(shape)}.")
     for name, at in fixed_names.items():

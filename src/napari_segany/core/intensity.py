@@ -33,9 +33,7 @@ class IntensityRange:
             )
         for low, high in zip(self.low, self.high, strict=True):
             if not (np.isfinite(low) and np.isfinite(high)) or low > high:
-                raise InvalidImageError(
-                    f"An intensity range must be finite with low <= high, got {low} to {high}."
-                )
+                raise InvalidImageError(f"An intensity range must be finite with low <= high, got {low} to {high}.")
 
 
 def check_image(image: np.ndarray) -> np.ndarray:
@@ -63,9 +61,7 @@ def check_image(image: np.ndarray) -> np.ndarray:
     return image
 
 
-def estimate_range(
-    image: np.ndarray, percentiles: tuple[float, float] = DEFAULT_PERCENTILES
-) -> IntensityRange:
+def estimate_range(image: np.ndarray, percentiles: tuple[float, float] = DEFAULT_PERCENTILES) -> IntensityRange:
     """Estimate the black and white point of an image or of sampled planes.
 
     An 8-bit RGB(A) image already is what a camera or scanner meant to show

@@ -85,7 +85,7 @@ def make_prompt(
     prompt = Prompt(
         checked_points,
         checked_labels,
-        None if box is None else check_boxes(shape, [box])[0],
+        None if box is None else check_boxes(shape, np.asarray(box, dtype=np.float64)[None])[0],
         None if mask is None else _check_mask(shape, mask),
     )
     if len(checked_points) == 0 and prompt.box is None and prompt.mask is None:
@@ -105,9 +105,7 @@ def _check_points(
         raise InvalidPromptError(f"Points must be N pairs (y, x), got shape {coords.shape}.")
     signs = np.ones(len(coords), dtype=np.int64) if labels is None else np.asarray(labels)
     if signs.shape != (len(coords),) or not np.isin(signs, (0, 1)).all():
-        raise InvalidPromptError(
-            f"Give one label, 1 (inside) or 0 (outside), for each of the {len(coords)} points."
-        )
+        raise InvalidPromptError(f"Give one label, 1 (inside) or 0 (outside), for each of the {len(coords)} points.")
     if not np.isfinite(coords).all():
         raise InvalidPromptError("A point has a coordinate that is not a finite number.")
     height, width = shape
@@ -115,9 +113,7 @@ def _check_points(
     outside = (coords < -0.5).any(axis=1) | (coords[:, 0] >= height - 0.5) | (coords[:, 1] >= width - 0.5)
     if outside.any():
         y, x = coords[outside][0]
-        raise InvalidPromptError(
-            f"The point (y={y:g}, x={x:g}) lies outside the image of {height} x {width} pixels."
-        )
+        raise InvalidPromptError(f"The point (y={y:g}, x={x:g}) lies outside the image of {height} x {width} pixels.")
     return coords, signs.astype(np.int64)
 
 

@@ -83,9 +83,7 @@ class ImageModel(Protocol):
         """Encode an (H, W[, C]) image; `intensity` is estimated from it when absent."""
         ...
 
-    def predict(
-        self, embedding: Any, prompts: Sequence[Prompt], multimask: Multimask = "auto"
-    ) -> list[Candidates]:
+    def predict(self, embedding: Any, prompts: Sequence[Prompt], multimask: Multimask = "auto") -> list[Candidates]:
         """Answer a batch of prompts, one object each, on one embedding.
 
         Raises

@@ -227,7 +227,9 @@ class PromptLayers:
             return
         if not np.array_equal(self.preview.translate, translate):
             self.preview.translate = translate
-        self.preview.data = data
+        # napari takes 15 ms to show even the same data again.
+        if not np.array_equal(self.preview.data, data):
+            self.preview.data = data
 
     # -- inside -----------------------------------------------------------------------------------
 

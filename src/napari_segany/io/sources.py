@@ -103,7 +103,7 @@ def _open_zarr(path: Path, level: int) -> Source:
     if isinstance(node, zarr.Array):
         opened = open_source(node)
         return Source(opened.array, opened.axes, path=path)
-    attributes = dict(node.attrs)
+    attributes: dict[str, Any] = dict(node.attrs)
     multiscales = attributes.get("ome", attributes).get("multiscales")
     if not multiscales:
         raise StorageError(f"The zarr group {path} holds no image: it has no multiscales; name the array inside it.")

@@ -56,7 +56,7 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
 
 def _cpu_multiplies_bfloat16() -> bool:
     """Whether the CPU has matrix instructions for bfloat16; without them it is slower than float32."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, bool] = dict(torch.cpu.get_capabilities()) if hasattr(torch.cpu, "get_capabilities") else {}
     if capabilities:
         return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
     return bool(torch.cpu._is_avx512_bf16_supported())

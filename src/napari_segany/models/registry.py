@@ -21,7 +21,13 @@ def _info(name: str, family: str, size: int, licence: str, url: str) -> ModelInf
 #: Sizes follow from the number of parameters; micro-sam does not state a licence for its weights.
 REGISTERED = [
     _info("nano", "nano", 17 * MIB, "BSD-3-Clause", ""),
-    _info("mobile-sam", "mobile-sam", 40 * MIB, "Apache-2.0", "https://owncloud.gwdg.de/index.php/s/TuDzuwVDHd1ZDnQ/download"),
+    _info(
+        "mobile-sam",
+        "mobile-sam",
+        40 * MIB,
+        "Apache-2.0",
+        "https://owncloud.gwdg.de/index.php/s/TuDzuwVDHd1ZDnQ/download",
+    ),
     _info("sam-vit-b", "sam", 375 * MIB, "Apache-2.0", SAM + "sam_vit_b_01ec64.pth"),
     _info("sam-vit-l", "sam", 1249 * MIB, "Apache-2.0", SAM + "sam_vit_l_0b3195.pth"),
     _info("sam-vit-h", "sam", 2564 * MIB, "Apache-2.0", SAM + "sam_vit_h_4b8939.pth"),

@@ -83,9 +83,7 @@ def _accepted(candidates: Candidates, settings: EverythingSettings) -> np.ndarra
     return np.flatnonzero(good)
 
 
-def _merge(
-    shape: tuple[int, int], found: list[Found], scores: np.ndarray, settings: EverythingSettings
-) -> Instances:
+def _merge(shape: tuple[int, int], found: list[Found], scores: np.ndarray, settings: EverythingSettings) -> Instances:
     areas = np.array([patch.sum() for _, patch in found])
     usable = [
         i
@@ -97,11 +95,12 @@ def _merge(
     boxes = np.array([found[i][0] for i in usable], dtype=np.float64)
     kept = [usable[i] for i in non_maximum_suppression(boxes, scores[usable], settings.overlap_threshold)]
     return Instances.from_patches(
-        shape, [_cleaned(*found[i], settings.min_area) for i in kept], [float(scores[i]) for i in kept]
+        shape, [_cleaned(found[i], settings.min_area) for i in kept], [float(scores[i]) for i in kept]
     )
 
 
-def _cleaned(box: Box, patch: np.ndarray, min_area: int) -> Found:
+def _cleaned(found: Found, min_area: int) -> Found:
+    box, patch = found
     clean = remove_small_parts(patch, min_area)
     y0, x0, y1, x1 = bounding_box(clean)
     return (box[0] + y0, box[1] + x0, box[0] + y1, box[1] + x1), clean[y0:y1, x0:x1]

@@ -56,9 +56,7 @@ def carry(
             for object_id, answer in zip(asked, answers, strict=True):
                 now = Carried.from_candidates(answer)
                 prompted = frame in objects[object_id]
-                if (prompted and not now.is_empty) or (
-                    not prompted and now.continues(alive[object_id], settings)
-                ):
+                if (prompted and not now.is_empty) or (not prompted and now.continues(alive[object_id], settings)):
                     found[object_id] = now
         alive = found
         yield frame, found

@@ -185,9 +185,7 @@ class Session:
             self._apply(Step("forget", [self._set("prompts", key, None)]))
             self.prompt_changed.emit(object_id, frame)
 
-    def accept(
-        self, object_id: int, frame: int, mask: np.ndarray | None = None, overwrite: bool = False
-    ) -> np.ndarray:
+    def accept(self, object_id: int, frame: int, mask: np.ndarray | None = None, overwrite: bool = False) -> np.ndarray:
         """Write an object's mask into the labels of a frame.
 
         Parameters
@@ -326,9 +324,7 @@ class Session:
         self.labels_changed.emit(frame)
         return after
 
-    def _anchors(
-        self, objects: Sequence[int] | None, first: int, last: int
-    ) -> dict[int, dict[int, Prompt | Carried]]:
+    def _anchors(self, objects: Sequence[int] | None, first: int, last: int) -> dict[int, dict[int, Prompt | Carried]]:
         """What is known of each object inside a range of frames; an accepted mask outranks its prompts."""
         known = sorted({object_id for object_id, _ in (*self.prompts, *self.accepted)})
         wanted = known if objects is None else [self._check_object(i) for i in objects]

@@ -58,7 +58,7 @@ def draw_crop(example: Example, rng: np.random.Generator, side: int) -> tuple[Te
     if len(ids):
         rows, cols = np.nonzero(example.labels[0] == rng.choice(ids))
         centre = np.array([np.median(rows), np.median(cols)])
-        extent = max(np.ptp(rows), np.ptp(cols)) + 1.0
+        extent = float(max(np.ptp(rows), np.ptp(cols)) + 1)
     else:
         centre, extent = np.array(example.labels[0].shape) * rng.random(2), 40.0
     size = np.exp(rng.uniform(*np.log(SIZES)))
@@ -164,9 +164,7 @@ class Sample:
     complete: bool
 
 
-def samples(
-    groups: Sequence[tuple[float, Sequence[Example]]], seed: int, side: int, prompts: int
-) -> Iterator[Sample]:
+def samples(groups: Sequence[tuple[float, Sequence[Example]]], seed: int, side: int, prompts: int) -> Iterator[Sample]:
     """Endless stream of samples.
 
     Parameters
@@ -183,7 +181,7 @@ def samples(
     weights = np.array([weight for weight, _ in groups]) / sum(weight for weight, _ in groups)
     while True:
         group = groups[rng.choice(len(groups), p=weights)][1]
-        example = group[rng.integers(len(group))]
+        example = group[int(rng.integers(len(group)))]
         image, labels = draw_crop(example, rng, side)
         ids, areas = np.unique(labels, return_counts=True)
         usable = ids[(ids > 0) & (areas >= 24)]

@@ -224,9 +224,7 @@ def train(data: Path | None, out: Path, config: TrainingConfig, start: Path | No
     return average
 
 
-def _save(
-    out: Path, model: Nano, average: Nano, optimiser: torch.optim.Optimizer, step: int, elapsed: float
-) -> None:
+def _save(out: Path, model: Nano, average: Nano, optimiser: torch.optim.Optimizer, step: int, elapsed: float) -> None:
     state = {
         "model": model.state_dict(),
         "average": average.state_dict(),

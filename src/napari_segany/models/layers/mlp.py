@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -12,7 +14,7 @@ class Mlp(nn.Module):
     def __init__(self, c_in: int, hidden: int, c_out: int, depth: int) -> None:
         super().__init__()
         widths = [c_in, *[hidden] * (depth - 1), c_out]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
@@ -26,7 +28,7 @@ class FeedForward(nn.Module):
     def __init__(self, channels: int, hidden: int, activation: str) -> None:
         super().__init__()
         self.lin1, self.lin2 = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
-        self.activation = {"relu": F.relu, "gelu": F.gelu}[activation]
+        self.activation: nn.Module = {"relu": nn.ReLU(), "gelu": nn.GELU()}[activation]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.lin2(self.activation(self.lin1(x)))

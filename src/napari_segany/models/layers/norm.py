@@ -13,5 +13,8 @@ class LayerNorm2d(nn.LayerNorm):
         super().__init__(channels, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.permute(0, 2, 3, 1)
-        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+        return self.last(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+    def last(self, x: Tensor) -> Tensor:
+        """Norm where the channels are last, (..., C) to the same."""
+        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)

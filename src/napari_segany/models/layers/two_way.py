@@ -124,7 +124,9 @@ class TwoWayBlock(nn.Module):
         self.cross_attn_image_to_token = TwoWayAttention(channels, heads, shrink=2)
         self.norm4 = nn.LayerNorm(channels)
 
-    def forward(self, tokens: Tensor, image: Tensor, token_position: Tensor, image_position: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, tokens: Tensor, image: Tensor, token_position: Tensor, image_position: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Update tokens (P, T, C) and image (P or 1, N, C); the image comes back as (P, N, C)."""
         if self.first:
             # Here the answer replaces the tokens, and positions are not added.

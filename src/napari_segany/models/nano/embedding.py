@@ -64,9 +64,7 @@ class NanoEmbedding:
             self.levels[level] = _encode_in_tiles(encoder, scaled)
         return self.levels[level]
 
-    def windows(
-        self, encoder: Encoder, level: int, origins: Sequence[tuple[int, int]]
-    ) -> tuple[Tensor, Tensor]:
+    def windows(self, encoder: Encoder, level: int, origins: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
         """Features under windows of a level.
 
         Parameters
@@ -122,7 +120,6 @@ def _inner(part: Tensor, y: int, x: int, stride: int) -> Tensor:
 
 def _cut(features: Tensor, y: int, x: int, side: int) -> Tensor:
     """Cut a square out of (1, C, h, w) features; what lies outside is zero."""
-    height, width = features.shape[2:]
     inside = features[:, :, max(y, 0) : max(y + side, 0), max(x, 0) : max(x + side, 0)]
     left, top = min(max(-x, 0), side), min(max(-y, 0), side)
     return F.pad(inside, (left, side - left - inside.shape[3], top, side - top - inside.shape[2]))

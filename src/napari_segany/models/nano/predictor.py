@@ -117,9 +117,7 @@ class NanoModel:
             for i, prompt in enumerate(prompts)
         ]
 
-    def _decode_all(
-        self, embedding: NanoEmbedding, prompts: Sequence[Prompt], views: Sequence[View]
-    ) -> list[Answer]:
+    def _decode_all(self, embedding: NanoEmbedding, prompts: Sequence[Prompt], views: Sequence[View]) -> list[Answer]:
         by_level = defaultdict(list)
         for index, view in enumerate(views):
             by_level[view.level].append(index)

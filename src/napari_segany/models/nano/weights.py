@@ -41,9 +41,10 @@ def load_nano(device: torch.device, dtype: torch.dtype, path: Path | None = None
         with safe_open(source, framework="pt") as file:
             numbers = json.loads(file.metadata()["config"])
             state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-        config = NanoConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in numbers.items()})
+        config = NanoConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in numbers.items()})  # type: ignore[arg-type]
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{source} is damaged or no weight file of nano ({error}).") from error
     layout = Layout("nano", lambda _: "nano", dict, lambda _: Nano(config))
     network = build(state, layout, "nano", str(source))
+    assert isinstance(network, Nano)
     return NanoModel(network, "nano" if path is None else path.stem, device, dtype)

@@ -45,9 +45,7 @@ class MaskDecoder(nn.Module):
         )
         self.iou_prediction_head = Mlp(channels, score_hidden, self.outputs, 3)
 
-    def forward(
-        self, image: Tensor, image_position: Tensor, prompts: Tensor, outputs: slice
-    ) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor, image_position: Tensor, prompts: Tensor, outputs: slice) -> tuple[Tensor, Tensor]:
         """Decode a batch of prompts.
 
         Parameters
@@ -78,9 +76,11 @@ class MaskDecoder(nn.Module):
         brought into the order of pixels.
         """
         first, norm, _, second, _ = self.output_upscaling
+        assert isinstance(first, nn.ConvTranspose2d) and isinstance(second, nn.ConvTranspose2d)
+        assert isinstance(norm, LayerNorm2d)
         side, prompts = int(image.shape[1] ** 0.5), len(image)
         fine = _split_pixels(image, first)  # (P, N, 4, C/4)
-        fine = F.gelu(F.layer_norm(fine, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
+        fine = F.gelu(norm.last(fine))
         finest = F.gelu(_split_pixels(fine, second)).flatten(1, 3)  # (P, N * 4 * 4, C/8)
         masks = weights @ finest.transpose(1, 2)
         # (y, x) of the cell, then (dy, dx) of each of the two splits.

@@ -126,7 +126,9 @@ class SamModel:
                 points, signs = np.concatenate([points, [[0.0, 0.0]]]), np.concatenate([signs, [-1]])
             coords.append(points[:, ::-1])
             labels.append(signs)
-        return torch.from_numpy(np.stack(coords).astype(np.float32)), torch.from_numpy(np.stack(labels).astype(np.int64))
+        return torch.from_numpy(np.stack(coords).astype(np.float32)), torch.from_numpy(
+            np.stack(labels).astype(np.int64)
+        )
 
     def _mask_input(self, embedding: SamEmbedding, mask: np.ndarray) -> Tensor:
         """Mask logits of the image at the decoder's resolution, (1, side, side)."""

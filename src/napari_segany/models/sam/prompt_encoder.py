@@ -80,7 +80,7 @@ class PromptEncoder(nn.Module):
         (P, N, C)
         """
         codes = self.pe_layer((coords + 0.5) / self.input_size).to(self.no_mask_embed.weight.dtype)
-        kinds = torch.cat([self.not_a_point_embed.weight, *(kind.weight for kind in self.point_embeddings)])
+        kinds = torch.cat([self.not_a_point_embed.weight, *self.point_embeddings.parameters()])
         return torch.where((labels == -1)[..., None], 0.0, codes) + kinds[labels + 1]
 
     def dense(self, masks: Tensor | None) -> Tensor:

@@ -32,7 +32,9 @@ def nuclei(rng: Rng, shape: tuple[int, int]) -> Drawn:
     if chance(rng, 0.4):
         image = image + rng.uniform(0.1, 0.6) * blur(image, radius)
     image = blur(image, log_uniform(rng, 0.3, 2.5)) + rng.uniform(0, 0.4)
-    return camera(rng, uneven(rng, image, rng.uniform(0, 0.6)), log_uniform(rng, 0.005, 0.2), _peak(rng, 20, 2000)), labels
+    return camera(
+        rng, uneven(rng, image, rng.uniform(0, 0.6)), log_uniform(rng, 0.005, 0.2), _peak(rng, 20, 2000)
+    ), labels
 
 
 def noisy_nuclei(rng: Rng, shape: tuple[int, int]) -> Drawn:

@@ -40,7 +40,9 @@ def _neuropil(rng: Rng, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray,
     phase = rng.uniform(0, np.pi)
     y, x = np.indices(shape)
     bend = texture(rng, shape, max(6.0, size / 3))
-    ridges = np.sin((y * np.sin(phase) + x * np.cos(phase) + 3 * bend) * 2 * np.pi / log_uniform(rng, 3, 0.1 * size + 4))
+    ridges = np.sin(
+        (y * np.sin(phase) + x * np.cos(phase) + 3 * bend) * 2 * np.pi / log_uniform(rng, 3, 0.1 * size + 4)
+    )
     body = body + rng.uniform(0, 0.4) * ridges * (depth > 1)
     body = body - rng.uniform(0.2, 0.8) * np.exp(-((depth / max(1.0, 0.7 * wall)) ** 2))
     image = np.where(depth > -1.5, body, image)

@@ -42,7 +42,12 @@ def _window(centre: Sequence[float], reach: float) -> tuple[tuple[int, int], np.
 
 
 def blob(
-    rng: Rng, centre: Sequence[float], radius: float, stretch: float = 1.0, rough: float = 0.0, angle: float | None = None
+    rng: Rng,
+    centre: Sequence[float],
+    radius: float,
+    stretch: float = 1.0,
+    rough: float = 0.0,
+    angle: float | None = None,
 ) -> Shape:
     """An ellipse of mean `radius` and axis ratio `stretch`, its outline moved by a few waves of size `rough`."""
     corner, y, x = _window(centre, radius * np.sqrt(stretch) * (1 + 1.6 * rough) + 1)
@@ -50,7 +55,7 @@ def blob(
     c, s = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     u, v = (c * x + s * y) / np.float32(np.sqrt(stretch)), (c * y - s * x) * np.float32(np.sqrt(stretch))
     distance = np.hypot(u, v)
-    outline = np.float32(radius)
+    outline: np.ndarray | np.float32 = np.float32(radius)
     if rough > 0:
         theta = np.arctan2(v, u)
         waves = sum(rng.normal(0, 1.0 / k) * np.cos(k * theta + np.float32(rng.uniform(0, 7))) for k in range(2, 6))
@@ -58,7 +63,9 @@ def blob(
     return Shape(corner, (outline - distance).astype(np.float32))
 
 
-def rod(rng: Rng, centre: Sequence[float], length: float, width: float, bend: float = 0.0, angle: float | None = None) -> Shape:
+def rod(
+    rng: Rng, centre: Sequence[float], length: float, width: float, bend: float = 0.0, angle: float | None = None
+) -> Shape:
     """A capsule of total `length` and `width`; its spine turns by about `bend` radians from end to end."""
     angle = rng.uniform(0, 2 * np.pi) if angle is None else angle
     spine = max(length - width, 0.1)
@@ -91,7 +98,9 @@ def draw(labels: np.ndarray, shape: Shape, value: int, below: bool = False, most
     return True
 
 
-def pack(rng: Rng, shape: Sequence[int], radii: np.ndarray, gap: float = 1.0, density: np.ndarray | None = None) -> np.ndarray:
+def pack(
+    rng: Rng, shape: Sequence[int], radii: np.ndarray, gap: float = 1.0, density: np.ndarray | None = None
+) -> np.ndarray:
     """Throw discs into an image, keeping those at least ``gap * (r1 + r2)`` from all before.
 
     Parameters
@@ -154,7 +163,9 @@ def depth_of(labels: np.ndarray) -> np.ndarray:
     return np.where(labels > 0, distance, -distance)
 
 
-def mosaic(rng: Rng, shape: tuple[int, int], size: float, spread: float = 0.5, stretch: float = 1.0, waviness: float = 0.15) -> np.ndarray:
+def mosaic(
+    rng: Rng, shape: tuple[int, int], size: float, spread: float = 0.5, stretch: float = 1.0, waviness: float = 0.15
+) -> np.ndarray:
     """Fill an image with cells of about `size` pixels across that touch along curved walls.
 
     Discs and streaks of very different sizes are packed, grown until they meet

@@ -66,7 +66,9 @@ def cells_timelapse(rng: Rng, shape: tuple[int, int, int] = (30, 192, 192)) -> D
         for i, (y, x, radius) in enumerate(centres):
             pulse = 1 + 0.08 * np.sin(frame / 4 + i)
             # The same seed every time: a cell keeps the waves of its outline.
-            outline = blob(np.random.default_rng(seeds[i]), (y, x), radius * pulse, 1.3, 0.08, angle[i] + frame * turn[i])
+            outline = blob(
+                np.random.default_rng(seeds[i]), (y, x), radius * pulse, 1.3, 0.08, angle[i] + frame * turn[i]
+            )
             draw(labels[frame], outline, i + 1, below=True)
         speed = 0.9 * speed + rng.normal(0, 0.4, speed.shape)
         centres[:, :2] += speed

@@ -1,0 +1,70 @@
+"""Any real image becomes RGB in 0-255."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from napari_segany.core.errors import InvalidImageError
+from napari_segany.core.intensity import IntensityRange, estimate_range, to_rgb
+
+DTYPES = [np.bool_, np.uint8, np.int8, np.uint16, np.int16, np.uint32, np.int64, np.float16, np.float32, np.float64]
+
+
+@given(
+    st.sampled_from(DTYPES).flatmap(
+        lambda dtype: hnp.arrays(dtype, st.sampled_from([(5, 7), (5, 7, 1), (5, 7, 2), (5, 7, 3), (5, 7, 4)]))
+    )
+)
+def test_every_dtype_gives_finite_rgb(image: np.ndarray) -> None:
+    rgb = to_rgb(image)
+    assert rgb.shape == (5, 7, 3) and rgb.dtype == np.float32
+    assert np.isfinite(rgb).all() and rgb.min() >= 0 and rgb.max() <= 255
+
+
+def test_8_bit_colour_is_left_as_it_is() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(to_rgb(image), image.astype(np.float32))
+
+
+@pytest.mark.parametrize("value", [0, 7, np.nan, np.inf, -np.inf])
+def test_images_without_contrast_are_even(value: float) -> None:
+    assert len(np.unique(to_rgb(np.full((5, 6), value)))) == 1
+
+
+def test_nan_is_black_and_infinity_white() -> None:
+    image = np.linspace(0, 1, 100).reshape(10, 10)
+    image[0, 0], image[0, 1] = np.nan, np.inf
+    rgb = to_rgb(image)
+    assert (rgb[0, 0] == 0).all() and (rgb[0, 1] == 255).all()
+
+
+def test_a_given_range_makes_frames_alike() -> None:
+    dim, bright = np.full((4, 4), 100, np.uint16), np.full((4, 4), 900, np.uint16)
+    shared = IntensityRange((0.0,), (1000.0,))
+    assert to_rgb(dim, shared)[0, 0, 0] == pytest.approx(25.5) and to_rgb(bright, shared)[0, 0, 0] == pytest.approx(229.5)
+
+
+def test_a_few_bright_objects_still_have_contrast() -> None:
+    image = np.zeros((200, 200), np.uint16)
+    image[3:5, 3:5] = 900
+    assert to_rgb(image).max() == 255
+
+
+def test_channels_are_stretched_apart() -> None:
+    image = np.stack([np.linspace(0, 1, 400).reshape(20, 20), np.linspace(0, 1000, 400).reshape(20, 20)], axis=-1)
+    rgb = to_rgb(image)
+    np.testing.assert_allclose(rgb[..., 0], rgb[..., 1], atol=0.5)
+    assert len(estimate_range(image).low) == 2
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 6, 7), (2, 3, 4, 5), (0, 5), (5, 0, 3)])
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidImageError):
+        to_rgb(np.zeros(shape))
+
+
+def test_complex_numbers_are_refused() -> None:
+    with pytest.raises(InvalidImageError, match="complex"):
+        to_rgb(np.zeros((5, 5), complex))
