@@ -19,7 +19,9 @@ def test_four_dimensions_need_names() -> None:
         guess_axes((5, 9, 80, 70))
 
 
-@pytest.mark.parametrize(("axis", "frame", "plane"), [("z", 1, (2, 3)), ("y", 2, (1, 3)), (3, 3, (1, 2)), (-3, 1, (2, 3))])
+@pytest.mark.parametrize(
+    ("axis", "frame", "plane"), [("z", 1, (2, 3)), ("y", 2, (1, 3)), (3, 3, (1, 2)), (-3, 1, (2, 3))]
+)
 def test_any_axis_can_be_propagated_along(axis: int | str, frame: int, plane: tuple[int, int]) -> None:
     planes = choose_planes((5, 9, 80, 70), "tzyx", axis, {"t": 2})
     assert (planes.frame, (planes.rows, planes.columns), planes.fixed) == (frame, plane, {0: 2})

@@ -43,7 +43,9 @@ def test_nan_is_black_and_infinity_white() -> None:
 def test_a_given_range_makes_frames_alike() -> None:
     dim, bright = np.full((4, 4), 100, np.uint16), np.full((4, 4), 900, np.uint16)
     shared = IntensityRange((0.0,), (1000.0,))
-    assert to_rgb(dim, shared)[0, 0, 0] == pytest.approx(25.5) and to_rgb(bright, shared)[0, 0, 0] == pytest.approx(229.5)
+    assert to_rgb(dim, shared)[0, 0, 0] == pytest.approx(25.5) and to_rgb(bright, shared)[0, 0, 0] == pytest.approx(
+        229.5
+    )
 
 
 def test_a_few_bright_objects_still_have_contrast() -> None:

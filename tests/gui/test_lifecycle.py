@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -278,8 +279,9 @@ def test_taken_key_is_left_alone(make_napari_viewer: Any, model: DiscModel, warn
     mine = lambda viewer: None  # noqa: E731
     viewer.bind_key("J", mine)
     widget = SegmentWidget(viewer)
+    viewer.window.add_dock_widget(widget)
     assert 'The key J is taken by something else; use the button "accept".' in warnings_shown
-    widget.close()
+    viewer.window.remove_dock_widget(widget)
     assert list(viewer.keymap.values()) == [mine]
 
 
@@ -291,6 +293,24 @@ def test_manifest_is_valid_and_its_names_resolve() -> None:
     manifest.validate_imports()
     assert manifest.display_name == "Segany: Segment Anything"
     assert [item.command for item in manifest.contributions.menus["napari/layers/segment"]] == ["napari-segany.segment"]
+
+
+def test_plugin_offers_widget_and_samples(make_napari_viewer: Any, npe2pm: Any, model: DiscModel) -> None:
+    npe2pm.register(PluginManifest.from_file(f"{napari_segany.__path__[0]}/napari.yaml"))
+    viewer = make_napari_viewer()
+    for key, axis in [("nuclei-3d", "z"), ("cells-timelapse", "t"), ("membranes-3d", "z")]:
+        (layer,) = viewer.open_sample("napari-segany", key)
+        assert layer.ndim == 3
+        assert layer.axis_labels[0] == axis
+    _, widget = viewer.window.add_plugin_dock_widget("napari-segany", "Segment")
+    assert widget.images.image.layer is viewer.layers["membranes-3d"]
+    assert widget.propagate.last.value() == 23
+
+
+def test_link_at_the_top_is_the_manifest() -> None:
+    inside = Path(napari_segany.__path__[0]) / "napari.yaml"
+    link = Path(__file__).parents[2] / "napari.yaml"
+    assert link.resolve() == inside.resolve()
 
 
 def test_opening_the_widget_imports_nothing_heavy() -> None:

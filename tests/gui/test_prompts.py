@@ -121,11 +121,12 @@ def test_box(open_bench: Any, case: Case) -> None:
 def test_propagate_fills_the_stack(open_bench: Any, case: Case) -> None:
     bench = open_case(open_bench, case)
     bench.click(*coords(case, 20, 25))
-    bench.propagate()
-    expected = disc(bench.preview().shape, (20, 25), RADIUS)
     axis = case.axis if case.axis is not None else next(iter(case.at), None)
+    assert bench.widget.propagate.run.isEnabled() == (axis is not None), "a single plane leads nowhere"
     if axis is None:
         return
+    bench.propagate()
+    expected = disc(bench.preview().shape, (20, 25), RADIUS)
     others = {other: step for other, step in case.at.items() if other != axis}
     written = np.moveaxis(bench.output, [axis, *others], range(len(case.at)))
     planes = np.squeeze(written[(slice(None), *others.values())])
@@ -220,6 +221,27 @@ def test_several_objects_are_prompted_then_propagated_together(open_bench: Any) 
     bench.propagate()
     for one in bench.output:
         assert set(np.unique(one)) == {0, 1, 2}
+
+
+def test_range_direction_and_only_this_object(open_bench: Any) -> None:
+    bench = open_bench(noise(100, 20, 40))
+    controls = bench.widget.propagate
+    assert (controls.first.value(), controls.last.value()) == (0, 99)
+    bench.viewer.dims.set_current_step(0, 50)
+    bench.press("points")
+    bench.click(50, 10, 10)
+    bench.key("K")
+    bench.click(50, 10, 30)
+    controls.first.setValue(48)
+    controls.last.setValue(52)
+    controls.direction.setCurrentText("forward")
+    controls.only_current.setChecked(True)
+    bench.propagate()
+    assert np.flatnonzero(bench.output.any(axis=(1, 2))).tolist() == [50, 51, 52]
+    assert set(np.unique(bench.output)) == {0, 2}
+    bench.viewer.dims.ndisplay = 3
+    bench.viewer.dims.ndisplay = 2
+    assert controls.last.value() == 52, "the chosen range is kept"
 
 
 def test_other_orientation_keeps_its_own_prompts(open_bench: Any) -> None:

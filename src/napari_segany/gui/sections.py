@@ -119,6 +119,8 @@ class PropagateSection(QGroupBox):
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__("Propagate", parent)
+        self._count = 0
+        self._leads_somewhere = self._running = False
         self.first, self.last = QSpinBox(self), QSpinBox(self)
         self.first.setToolTip("First plane to visit.")
         self.last.setToolTip("Last plane to visit.")
@@ -153,19 +155,24 @@ class PropagateSection(QGroupBox):
         return DIRECTIONS[self.direction.currentIndex()]
 
     def set_length(self, count: int) -> None:
-        """Offer the planes of another stack, all of them chosen."""
-        if count == self.last.maximum() + 1:
-            return
-        for box, value in ((self.first, 0), (self.last, count - 1)):
-            box.setRange(0, max(0, count - 1))
-            box.setValue(value)
-        self.setEnabled(count > 1)
+        """Offer the planes of a stack, all of them chosen when its length is another; one plane leads nowhere."""
+        self._leads_somewhere = count > 1
+        self._offer()
+        if count > 1 and count != self._count:
+            self._count = count
+            for box, value in ((self.first, 0), (self.last, count - 1)):
+                box.setRange(0, count - 1)
+                box.setValue(value)
 
     def show_running(self, running: bool) -> None:
         """Offer to cancel while a propagation runs."""
-        self.run.setEnabled(not running)
-        self.cancel.setEnabled(running)
+        self._running = running
+        self._offer()
         self.progress.setVisible(running)
+
+    def _offer(self) -> None:
+        self.run.setEnabled(self._leads_somewhere and not self._running)
+        self.cancel.setEnabled(self._running)
 
     def show_progress(self, done: int, total: int) -> None:
         """Planes done of planes in all."""

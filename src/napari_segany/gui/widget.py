@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from napari.layers import Layer
 from napari.viewer import Viewer
-from qtpy.QtCore import QEvent
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtGui import QCloseEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
@@ -48,6 +48,7 @@ class SegmentWidget(QWidget):
             },
         )
         self._docked = False
+        self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self._close = self._closer()
         # A function that does not belong to the widget, which Qt would not call any more.
         self.destroyed.connect(self._close)
@@ -127,6 +128,7 @@ class SegmentWidget(QWidget):
                 self._docked = True
             elif self._docked:
                 self._close()
+                self.deleteLater()
         return super().event(event)
 
     def closeEvent(self, event: QCloseEvent) -> None:  # noqa: N802
