@@ -236,9 +236,10 @@ class Session(_Session):
         Propagation axis: an index, or a name such as "z" or "t".
     model : model, name or path, optional
         nano by default.
-    labels : None, array or path
-        Where labels go: memory, an integer array of the stack's shape, or a
-        ``.zarr`` written plane by plane as OME-Zarr labels.
+    labels : None, array, path or LabelStore
+        Where labels go: memory, an integer array of the stack's shape, a
+        ``.zarr`` written plane by plane as OME-Zarr labels, or a store of
+        your own.
     axes : str, optional
         Names of the array's axes, such as "tzyx", when they are not in the file.
     index : dict of axis name -> int, optional
@@ -369,6 +370,8 @@ def _open_labels(labels: Any, frames: Frames) -> LabelStore:
     from napari_segany.io.labels import MemoryLabels, ZarrLabels, check_writable, open_labels
 
     shape = (frames.shape[0], frames.shape[1], frames.shape[2])
+    if isinstance(labels, LabelStore):
+        return labels
     if labels is None:
         return MemoryLabels(np.zeros(shape, dtype=np.int32))
     if isinstance(labels, str | Path):

@@ -231,10 +231,10 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit("segany: stopped; what was finished is saved.")
     except Exception as error:
-        if type(error).__module__.startswith("click"):
-            message = error.format_message() if hasattr(error, "format_message") else str(error)
-            sys.exit(f"segany: {message}")
-        raise
+        # What the command line parser has to say about its arguments.
+        if not hasattr(error, "format_message"):
+            raise
+        sys.exit(f"segany: {error.format_message()}")
 
 
 if __name__ == "__main__":

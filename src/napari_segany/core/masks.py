@@ -135,11 +135,15 @@ class Candidates:
     @cached_property
     def masks(self) -> np.ndarray:
         """(K, H, W) bool, every candidate at the image's resolution."""
-        return np.stack([paste(self.grid.image_shape, *self.patch(k)) for k in range(len(self.scores))])
+        return np.stack([self.mask(k) for k in range(len(self.scores))])
 
     def patch(self, index: int) -> tuple[Box, np.ndarray]:
         """Tight box and mask of candidate `index`; see `LogitsGrid.patch`."""
         return self.grid.patch(self.logits[index])
+
+    def mask(self, index: int) -> np.ndarray:
+        """(H, W) bool, candidate `index` at the image's resolution."""
+        return paste(self.grid.image_shape, *self.patch(index))
 
     @property
     def best(self) -> np.ndarray:
@@ -174,7 +178,7 @@ class Candidates:
 
     def select(self, strategy: Strategy = "highest") -> np.ndarray:
         """(H, W) bool, the candidate that `strategy` chooses; see `index`."""
-        return paste(self.grid.image_shape, *self.patch(self.index(strategy)))
+        return self.mask(self.index(strategy))
 
     @cached_property
     def uncertainty(self) -> np.ndarray:

@@ -119,6 +119,7 @@ class FrameSource(Protocol):
         ...
 
 
+@runtime_checkable
 class LabelStore(Protocol):
     """A label stack written one frame at a time."""
 

@@ -117,19 +117,11 @@ class OpenStack:
         return self.session.candidates(*key)
 
     def _ask_again(self, key: Key) -> Candidates | None:
-        prompt = self.session.prompts.get(key)
-        if prompt is None:
-            return None
         # Not by prompting, which would be a new step in the history.
-        (answer,) = self.session.model.predict(self.session.embedding(key[1]), [prompt])
-        return answer
+        return self.session.candidates(*key)
 
     def _accept(self, key: Key) -> None:
-        answer = self.answers.get(key)
-        if answer is None or (key not in self.chosen and answer is self.session.candidates(*key)):
-            self.session.accept(*key)
-        else:
-            self.session.accept(*key, mask=self._mask(key, answer))
+        self.session.accept(*key, candidate=self.chosen.get(key))
 
     def _undo(self) -> tuple[str | None, set[Key], set[Key]]:
         prompts, accepted = dict(self.session.prompts), set(self.session.accepted)

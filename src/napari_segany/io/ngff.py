@@ -44,7 +44,7 @@ def create_labels(
             return root[f"labels/{name}/0"]
         group = root.require_group("labels").require_group(name)
         array = _create_array(group, "0", shape, dtype, axes, chunk)
-        _describe(group, axes, scale, 1)
+        _describe(group, axes, scale, 1, _image_label(root))
         listed = dict(root["labels"].attrs).get("ome", {}).get("labels", [])
         root["labels"].attrs["ome"] = {"version": VERSION, "labels": [*listed, name]}
     except (OSError, ValueError, TypeError) as error:
@@ -70,7 +70,13 @@ def _create_array(group: Any, level: str, shape: Sequence[int], dtype: np.dtype,
     )
 
 
-def _describe(group: Any, axes: str, scale: Sequence[float], levels: int) -> None:
+def _image_label(root: Any, **parts: Any) -> dict[str, Any]:
+    """Metadata of a label image; its source is named where the folder holds the image itself."""
+    source = {"source": {"image": "../../"}} if "multiscales" in dict(root.attrs).get("ome", {}) else {}
+    return {"version": VERSION, **parts, **source}
+
+
+def _describe(group: Any, axes: str, scale: Sequence[float], levels: int, image_label: Mapping[str, Any]) -> None:
     datasets = []
     for level in range(levels):
         factors = [scale[0], scale[1] * 2**level, scale[2] * 2**level]
@@ -81,11 +87,10 @@ def _describe(group: Any, axes: str, scale: Sequence[float], levels: int) -> Non
             transforms.append({"type": "translation", "translation": shift})
         datasets.append({"path": str(level), "coordinateTransformations": transforms})
     described = [{"name": axis, "type": "time" if axis == "t" else "space"} for axis in axes]
-    before = dict(group.attrs).get("ome", {})
     group.attrs["ome"] = {
         "version": VERSION,
         "multiscales": [{"name": group.name.rsplit("/", 1)[-1], "axes": described, "datasets": datasets}],
-        "image-label": before.get("image-label", {"version": VERSION, "source": {"image": "../../"}}),
+        "image-label": dict(image_label),
     }
 
 
@@ -99,7 +104,8 @@ def label_attributes(
     properties: Mapping[int, Mapping[str, Any]],
 ) -> None:
     """Write colours, properties and the pyramid of a finished label image."""
-    group = _zarr().open_group(path, mode="a")[f"labels/{name}"]
+    root = _zarr().open_group(path, mode="a")
+    group = root[f"labels/{name}"]
     level, current = 0, array
     while max(current.shape[1:]) > SMALLEST_LEVEL:
         level += 1
@@ -108,15 +114,9 @@ def label_attributes(
         for frame in range(shape[0]):
             smaller[frame] = current[frame][::2, ::2]
         current = smaller
-    _describe(group, axes, scale, level + 1)
-    ome = dict(group.attrs)["ome"]
-    ome["image-label"] = {
-        "version": VERSION,
-        "colors": [{"label-value": i, "rgba": _colour(i)} for i in ids],
-        "properties": [{"label-value": i, **properties.get(i, {})} for i in ids],
-        "source": {"image": "../../"},
-    }
-    group.attrs["ome"] = ome
+    colours = [{"label-value": i, "rgba": _colour(i)} for i in ids]
+    described = [{"label-value": i, **properties.get(i, {})} for i in ids]
+    _describe(group, axes, scale, level + 1, _image_label(root, colors=colours, properties=described))
 
 
 def _colour(label: int) -> list[int]:

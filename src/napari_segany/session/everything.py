@@ -68,7 +68,7 @@ def everything(
     for start in range(0, len(points), BATCH):
         batch = points[start : start + BATCH]
         prompts = [Prompt(points=point[None], labels=np.ones(1, dtype=np.int64)) for point in batch]
-        for candidates in model.predict(embedding, prompts, multimask=True):
+        for candidates in model.predict(embedding, prompts, settings.multimask):
             for index in _accepted(candidates, settings):
                 found.append(candidates.patch(index))
                 scores.append(float(candidates.scores[index]))

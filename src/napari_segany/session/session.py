@@ -100,8 +100,12 @@ class Session:
         return found
 
     def candidates(self, object_id: int, frame: int) -> Candidates | None:
-        """The last answer to an object's prompts on a frame, None before the first."""
-        return self._candidates.get((object_id, frame))
+        """Candidate masks for an object's prompts on a frame, asked for again if need be; None without prompts."""
+        key = object_id, frame
+        with self._lock:
+            if key in self.prompts and key not in self._candidates:
+                (self._candidates[key],) = self.model.predict(self.embedding(frame), [self.prompts[key]])
+            return self._candidates.get(key)
 
     def embedding(self, frame: int) -> Embedding:
         """The embedding of a frame, made now or kept from before."""
@@ -185,14 +189,23 @@ class Session:
             self._apply(Step("forget", [self._set("prompts", key, None)]))
             self.prompt_changed.emit(object_id, frame)
 
-    def accept(self, object_id: int, frame: int, mask: np.ndarray | None = None, overwrite: bool = False) -> np.ndarray:
+    def accept(
+        self,
+        object_id: int,
+        frame: int,
+        mask: np.ndarray | None = None,
+        candidate: int | None = None,
+        overwrite: bool = False,
+    ) -> np.ndarray:
         """Write an object's mask into the labels of a frame.
 
         Parameters
         ----------
         object_id, frame : int
         mask : (H, W) bool, optional
-            The mask to write; the previewed best one by default.
+            The mask to write, drawn or corrected by hand.
+        candidate : int, optional
+            Which of the `candidates` to write without `mask`; the best by default.
         overwrite : bool
             Let it take pixels from other objects; by default theirs are kept.
 
@@ -209,10 +222,11 @@ class Session:
         key = self._check_object(object_id), self._check_frame(frame)
         score = 1.0
         if mask is None:
-            answer = self._candidates.get(key)
+            answer = self.candidates(*key)
             if answer is None:
                 raise InvalidPromptError(f"Object {object_id} has no mask on frame {frame} yet; prompt it first.")
-            mask, score = answer.best, float(answer.scores[answer.best_index])
+            chosen = answer.best_index if candidate is None else candidate
+            mask, score = answer.mask(chosen), float(answer.scores[chosen])
         mask = np.asarray(mask, dtype=bool)
         if mask.shape != self._frame_shape:
             raise InvalidPromptError(f"The mask has the shape {mask.shape} and the frame {self._frame_shape}.")

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from napari_segany.core.intensity import DEFAULT_PERCENTILES, estimate_range, to_rgb
 
 #: Longest side of the chosen object in the crop, pixels.
-SIZES = (14.0, 150.0)
+SIZES = (18.0, 140.0)
 
 
 @dataclass(frozen=True)

@@ -59,13 +59,13 @@ class TrainingConfig:
     weight_decay: float = 0.02
     warmup: int = 100
     ema: float = 0.998
-    generated: float = 0.45
+    generated: float = 0.25
     per_kind: int = 24
     seed: int = 0
 
 
 #: Share of the real crops that each modality gets, by the first word of its description.
-MODALITY_WEIGHTS = {"fluorescence": 0.45, "histology": 0.3, "brightfield": 0.1, "confocal": 0.15}
+MODALITY_WEIGHTS = {"fluorescence": 0.5, "histology": 0.3, "brightfield": 0.08, "confocal": 0.12}
 #: Generated kinds that label only one structure among others.
 INCOMPLETE_KINDS = ("em-mitochondria", "em-neurites")
 

@@ -5,54 +5,30 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
 from napari_segany.core.errors import UnsupportedError
 from napari_segany.core.intensity import IntensityRange, to_rgb
-from napari_segany.core.masks import Candidates, LogitsGrid, bounding_box, linear_interpolation
+from napari_segany.core.masks import Candidates
 from napari_segany.core.prompts import Prompt
 from napari_segany.core.protocols import Multimask
+from napari_segany.core.settings import EverythingSettings
 from napari_segany.models.nano.embedding import NanoEmbedding
 from napari_segany.models.nano.network import Nano
 from napari_segany.models.nano.prompt_maps import WINDOW, WindowPrompts, render
+from napari_segany.models.nano.views import Answer, View, search_views, view_of, vote
 
-#: Longest side, in pixels of the level, that an object should have in the decoder's window.
-COMFORTABLE_SIZE = 72.0
-#: Level at which a click is looked at first, and how often the view may change after that.
-FIRST_LEVEL, MOVES = -1, 2
-#: Level that enlarges the image most.
-FINEST_LEVEL = -3
+#: Images up to this side are magnified to look for objects in them.
+MAGNIFY_UP_TO = 1024
+#: Product of "inside" and "depth" above which a peak is proposed.
+PROPOSAL_THRESHOLD = 0.25
 #: Prompts decoded at once: more only costs memory.
 BATCH = 32
-
-
-#: Logits (4, h, w) and scores (4,) of one prompt.
-Answer = tuple[np.ndarray, np.ndarray]
-
-
-@dataclass(frozen=True)
-class View:
-    """The window through which one prompt is answered: zoom level and first pixel (y, x) there."""
-
-    level: int
-    origin: tuple[int, int]
-
-    @classmethod
-    def around(cls, centre: Sequence[float], size: float, coarsest: int) -> View:
-        """Choose the level at which `size` image pixels look comfortable, centred on (y, x)."""
-        level = round(math.log2(max(size, 1.0) / COMFORTABLE_SIZE))
-        return cls.at(centre, min(max(level, FINEST_LEVEL), coarsest))
-
-    @classmethod
-    def at(cls, centre: Sequence[float], level: int) -> View:
-        """Centre the window of a level on an image position (y, x) given in pixel edges."""
-        y, x = (8 * round((c * 2.0**-level - WINDOW / 2) / 8) for c in centre)
-        return cls(level, (y, x))
 
 
 class NanoModel:
@@ -68,6 +44,10 @@ class NanoModel:
 
     family = "nano"
     capabilities = frozenset({"image"})
+    #: Its proposals come one to an object, so the single mask is asked for and overlaps are duplicates.
+    everything_settings = EverythingSettings(
+        score_threshold=0.5, stability_threshold=0.5, overlap_threshold=0.4, min_area=16, multimask=False
+    )
 
     def __init__(self, network: Nano, name: str, device: torch.device, dtype: torch.dtype) -> None:
         self.name = name
@@ -89,47 +69,57 @@ class NanoModel:
     ) -> list[Candidates]:
         """Answer prompts, one object each; see `ImageModel.predict`.
 
-        A prompt without box or mask does not tell how large its object is. It
-        is looked at under twofold magnification first, where objects of
-        microscopy are mostly of a comfortable size, and then at the zoom that
-        the answer asks for.
+        A prompt without box or mask does not tell how large its object is: it
+        is looked at on several zoom levels, which then vote.
         """
         if not isinstance(embedding, NanoEmbedding) or embedding.model_name != self.name:
             raise UnsupportedError(f"This embedding was not made by {self.name}; embed the image again.")
-        views = [_first_view(embedding, prompt) for prompt in prompts]
-        answers: dict[int, Answer] = {}
-        unsure = [i for i, prompt in enumerate(prompts) if prompt.box is None and prompt.mask is None]
-        asked = list(range(len(prompts)))
-        for _ in range(1 + MOVES):
-            found = self._decode_all(embedding, [prompts[i] for i in asked], [views[i] for i in asked])
-            answers.update(zip(asked, found, strict=True))
-            asked = []
-            for i in unsure:
-                better = _better_view(embedding, views[i], answers[i][0][0])
-                if better.level != views[i].level:
-                    views[i] = better
-                    asked.append(i)
-            unsure = asked
-            if not asked:
-                break
+        views = [view_of(prompt, embedding.coarsest) for prompt in prompts]
+        asked = [
+            (i, look)
+            for i, (prompt, view) in enumerate(zip(prompts, views, strict=True))
+            for look in (search_views(prompt, embedding.coarsest) if view is None else [view])
+        ]
+        looks: dict[int, dict[View, Answer]] = defaultdict(dict)
+        self._look(embedding, prompts, asked, looks)
+        chosen = [view or vote(list(looks[i].items()), embedding.coarsest) for i, view in enumerate(views)]
+        self._look(embedding, prompts, [(i, view) for i, view in enumerate(chosen) if view not in looks[i]], looks)
         return [
-            _candidates(embedding.image_shape, prompt, views[i], answers[i], multimask)
-            for i, prompt in enumerate(prompts)
+            _candidates(embedding.image_shape, prompt, view, looks[i][view], multimask)
+            for i, (prompt, view) in enumerate(zip(prompts, chosen, strict=True))
         ]
 
-    def _decode_all(self, embedding: NanoEmbedding, prompts: Sequence[Prompt], views: Sequence[View]) -> list[Answer]:
+    @torch.inference_mode()
+    def propose_points(self, embedding: NanoEmbedding) -> np.ndarray:
+        """Points (y, x) deep inside each object, (N, 2): peaks of the encoder's map of depth."""
+        from skimage.feature import peak_local_max
+
+        level = -1 if max(embedding.image_shape) <= MAGNIFY_UP_TO else 0
+        inside, depth = embedding.encode_level(self.network.encoder, level).dense[0].float().sigmoid().cpu().numpy()
+        smooth = ndimage.gaussian_filter(inside * depth, 1.0)
+        peaks = peak_local_max(smooth, min_distance=2, threshold_abs=PROPOSAL_THRESHOLD, exclude_border=False)
+        points = (peaks + 0.5) * 4 * 2.0**level - 0.5
+        return points[(points < np.array(embedding.image_shape) - 0.5).all(axis=1)]
+
+    def _look(
+        self,
+        embedding: NanoEmbedding,
+        prompts: Sequence[Prompt],
+        asked: Sequence[tuple[int, View]],
+        looks: dict[int, dict[View, Answer]],
+    ) -> None:
+        """Answer prompts (by number) through views, in batches of one level, into `looks`."""
         by_level = defaultdict(list)
-        for index, view in enumerate(views):
-            by_level[view.level].append(index)
-        answers: dict[int, Answer] = {}
-        for level, indices in by_level.items():
-            for start in range(0, len(indices), BATCH):
-                part = indices[start : start + BATCH]
+        for number, view in asked:
+            by_level[view.level].append((number, view))
+        for level, part in by_level.items():
+            for start in range(0, len(part), BATCH):
+                batch = part[start : start + BATCH]
                 logits, scores = self._decode(
-                    embedding, level, [prompts[i] for i in part], [views[i].origin for i in part]
+                    embedding, level, [prompts[i] for i, _ in batch], [view.origin for _, view in batch]
                 )
-                answers.update(zip(part, zip(logits, scores, strict=True), strict=True))
-        return [answers[i] for i in range(len(prompts))]
+                for (i, view), *answer in zip(batch, logits, scores, strict=True):
+                    looks[i][view] = (answer[0], answer[1])
 
     def _decode(
         self,
@@ -145,40 +135,13 @@ class NanoModel:
         return logits.float().cpu().numpy(), scores.float().sigmoid().cpu().numpy()
 
 
-def _first_view(embedding: NanoEmbedding, prompt: Prompt) -> View:
-    if prompt.box is not None:
-        y0, x0, y1, x1 = prompt.box
-    elif prompt.mask is not None and (prompt.mask > 0).any():
-        y0, x0, y1, x1 = bounding_box(prompt.mask > 0)
-    else:
-        return View.at(_click_centre(prompt), FIRST_LEVEL)
-    return View.around(((y0 + y1) / 2, (x0 + x1) / 2), max(y1 - y0, x1 - x0), embedding.coarsest)
-
-
 def _candidates(
     image_shape: tuple[int, int], prompt: Prompt, view: View, answer: Answer, multimask: Multimask
 ) -> Candidates:
     several = prompt.is_ambiguous if multimask == "auto" else multimask
     kept = slice(1, None) if several else slice(0, 1)
     logits, scores = answer
-    return Candidates(logits[kept], scores[kept], _grid(image_shape, view))
-
-
-def _click_centre(prompt: Prompt) -> tuple[float, float]:
-    points = prompt.points[prompt.labels == 1] if (prompt.labels == 1).any() else prompt.points
-    y, x = (points.min(axis=0) + points.max(axis=0)) / 2 + 0.5
-    return float(y), float(x)
-
-
-def _better_view(embedding: NanoEmbedding, view: View, logits: np.ndarray) -> View:
-    """The view that suits a mask; the same one if the mask is of a comfortable size, or empty."""
-    inside = logits > 0
-    if not inside.any():
-        return view
-    y0, x0, y1, x1 = (4 * edge for edge in bounding_box(inside))
-    scale = 2.0**view.level
-    centre = ((y0 + y1) / 2 + view.origin[0]) * scale, ((x0 + x1) / 2 + view.origin[1]) * scale
-    return View.around(centre, max(y1 - y0, x1 - x0) * scale, embedding.coarsest)
+    return Candidates(logits[kept], scores[kept], view.grid(image_shape))
 
 
 def _to_windows(prompts: Sequence[Prompt], origins: Sequence[tuple[int, int]], level: int) -> WindowPrompts:
@@ -219,15 +182,3 @@ def _mask_in_window(logits: np.ndarray, origin: tuple[int, int], level: int) -> 
         full[dy : dy + part.shape[0], dx : dx + part.shape[1]] = part[: full.shape[0] - dy, : full.shape[1] - dx]
     cells = (WINDOW // 4, WINDOW // 4)
     return F.interpolate(full[None, None], size=cells, mode="bilinear", align_corners=False, antialias=True)[0, 0]
-
-
-def _grid(image_shape: tuple[int, int], view: View) -> LogitsGrid:
-    scale = 2.0**view.level
-    matrices, starts = [], []
-    for origin, extent in zip(view.origin, image_shape, strict=True):
-        first = max(0, math.floor(origin * scale))
-        last = max(first, min(extent, math.ceil((origin + WINDOW) * scale)))
-        start, stop = ((edge / scale - origin) / 4 for edge in (first, last))
-        matrices.append(linear_interpolation(WINDOW // 4, last - first, start, stop))
-        starts.append(first)
-    return LogitsGrid(image_shape, (starts[0], starts[1]), matrices[0], matrices[1])

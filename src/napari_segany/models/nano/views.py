@@ -1,0 +1,108 @@
+"""Through which window, at which zoom, nano looks at the object of a prompt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from napari_segany.core.masks import LogitsGrid, bounding_box, linear_interpolation
+from napari_segany.core.prompts import Prompt
+from napari_segany.models.nano.prompt_maps import WINDOW
+
+#: Longest side, in pixels of the level, that an object should have in the window.
+COMFORTABLE_SIZE = 72.0
+#: Level that enlarges the image most.
+FINEST_LEVEL = -3
+#: Levels at which a click, which does not tell the size of its object, is looked at first.
+SEARCH_LEVELS = (-2, -1, 0)
+#: How much more a sure look counts than an unsure one.
+SCORE_POWER = 6
+
+#: Logits (4, h, w) and scores (4,) of one look.
+Answer = tuple[np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class View:
+    """A window on one zoom level.
+
+    Attributes
+    ----------
+    level : int
+        The image is seen at ``2 ** -level`` of its size.
+    origin : (y, x)
+        First pixel of the window at that level, multiples of 8.
+    """
+
+    level: int
+    origin: tuple[int, int]
+
+    @classmethod
+    def at(cls, centre: Sequence[float] | np.ndarray, level: int) -> View:
+        """Centre the window of a level on an image position (y, x), counted from the image's edge."""
+        y, x = (8 * round((c * 2.0**-level - WINDOW / 2) / 8) for c in centre)
+        return cls(level, (y, x))
+
+    def grid(self, image_shape: tuple[int, int]) -> LogitsGrid:
+        """How logits of this window reach the image's pixels."""
+        scale = 2.0**self.level
+        matrices, starts = [], []
+        for origin, extent in zip(self.origin, image_shape, strict=True):
+            first = min(max(0, math.floor(origin * scale)), extent)
+            last = max(first, min(extent, math.ceil((origin + WINDOW) * scale)))
+            start, stop = ((edge / scale - origin) / 4 for edge in (first, last))
+            matrices.append(linear_interpolation(WINDOW // 4, last - first, start, stop))
+            starts.append(first)
+        return LogitsGrid(image_shape, (starts[0], starts[1]), matrices[0], matrices[1])
+
+
+def comfortable_level(size: float, coarsest: int) -> int:
+    """Level at which an object of `size` image pixels is of a comfortable size."""
+    return min(max(round(math.log2(max(size, 1.0) / COMFORTABLE_SIZE)), FINEST_LEVEL), coarsest)
+
+
+def view_of(prompt: Prompt, coarsest: int) -> View | None:
+    """The view that suits the box or mask of a prompt; None when it has neither."""
+    if prompt.box is not None:
+        y0, x0, y1, x1 = prompt.box
+    elif prompt.mask is not None and (prompt.mask > 0).any():
+        y0, x0, y1, x1 = bounding_box(prompt.mask > 0)
+    else:
+        return None
+    return View.at(((y0 + y1) / 2, (x0 + x1) / 2), comfortable_level(max(y1 - y0, x1 - x0), coarsest))
+
+
+def search_views(prompt: Prompt, coarsest: int) -> list[View]:
+    """Views around the clicks of a prompt at every level to be searched."""
+    points = prompt.points[prompt.labels == 1] if (prompt.labels == 1).any() else prompt.points
+    # A prompt may be an empty mask alone: then its object may be anywhere.
+    centre = (points.min(axis=0) + points.max(axis=0)) / 2 + 0.5 if len(points) else np.zeros(2)
+    return [View.at(centre, level) for level in SEARCH_LEVELS if level <= coarsest]
+
+
+def vote(looks: Sequence[tuple[View, Answer]], coarsest: int) -> View:
+    """Choose the view for an object from looks at it on several levels.
+
+    Each look tells how large the object is. It counts the more, the surer it
+    is and the nearer to a comfortable size the object appears in it. Where the
+    level that wins has been looked at, that very view is returned.
+    """
+    total = weights = 0.0
+    centre = np.zeros(2)
+    for view, (logits, scores) in looks:
+        inside = logits[0] > 0
+        if not inside.any():
+            continue
+        y0, x0, y1, x1 = (4 * edge for edge in bounding_box(inside))
+        off = math.log2(max(y1 - y0, x1 - x0) / COMFORTABLE_SIZE)
+        weight = float(scores[0]) ** SCORE_POWER * math.exp(-abs(off)) + 1e-9
+        total += weight * (view.level + off)
+        centre += weight * 2.0**view.level * (np.array([y0 + y1, x0 + x1]) / 2 + view.origin)
+        weights += weight
+    if weights == 0.0:
+        return looks[-1][0]
+    level = min(max(round(total / weights), FINEST_LEVEL), coarsest)
+    return next((view for view, _ in looks if view.level == level), View.at(centre / weights, level))

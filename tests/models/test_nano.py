@@ -1,0 +1,164 @@
+"""nano: conformance, its windows, and its weights."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from napari_segany.core.errors import CheckpointError
+from napari_segany.core.prompts import make_prompt
+from napari_segany.models import registry
+from napari_segany.models.nano import embedding as embedding_module
+from napari_segany.models.nano.embedding import NanoEmbedding
+from napari_segany.models.nano.network import Nano
+from napari_segany.models.nano.predictor import NanoModel
+from napari_segany.models.nano.prompt_maps import WINDOW, WindowPrompts, render
+from napari_segany.models.nano.views import COMFORTABLE_SIZE, View, comfortable_level, vote
+from napari_segany.models.nano.weights import load_nano, save_weights
+from tests.models.conformance import ImageModelConformance, picture
+from tests.models.conftest import CPU
+
+
+@pytest.fixture(scope="module")
+def shipped() -> NanoModel:
+    return load_nano(CPU, torch.float32)
+
+
+class TestNano(ImageModelConformance):
+    @pytest.fixture
+    def model(self, shipped: NanoModel) -> NanoModel:
+        return shipped
+
+
+def test_size_of_network_and_file() -> None:
+    assert 3e6 < sum(p.numel() for p in Nano().parameters()) < 8e6
+    source = Path(registry.__file__).parent / "nano" / "nano.safetensors"
+    assert source.stat().st_size < 20e6
+
+
+def test_weights_come_back(tmp_path: Path) -> None:
+    network = Nano()
+    save_weights(network, tmp_path / "mine.safetensors")
+    again = registry.load_model(tmp_path / "mine.safetensors", device="cpu", dtype="float32")
+    assert again.family == "nano" and again.name == "mine"
+    for name, value in again.network.state_dict().items():
+        torch.testing.assert_close(value, network.state_dict()[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("damage", ["cut", "foreign", "no numbers"])
+def test_damaged_weights_are_refused(damage: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    save_weights(Nano(), path)
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:1000])
+    elif damage == "foreign":
+        save_file({"x": torch.zeros(2)}, path)
+    else:
+        save_file(Nano().state_dict(), path)
+    with pytest.raises(CheckpointError):
+        load_nano(CPU, torch.float32, path)
+
+
+def prompts(**given: torch.Tensor) -> WindowPrompts:
+    base = {
+        "points": torch.zeros(1, 1, 2),
+        "labels": torch.full((1, 1), -1),
+        "boxes": torch.full((1, 4), torch.nan),
+        "masks": torch.zeros(1, 1, WINDOW // 4, WINDOW // 4),
+        "has_mask": torch.zeros(1),
+    }
+    return WindowPrompts(**{**base, **given})
+
+
+def test_clicks_are_drawn_where_they_are_and_padding_is_not() -> None:
+    points, labels = torch.tensor([[[40.0, 100.0], [200.0, 20.0], [1.0, 1.0]]]), torch.tensor([[1, 0, -1]])
+    maps4, maps8 = render(prompts(points=points, labels=labels))
+    assert maps4.shape == (1, 8, 64, 64) and maps8.shape == (1, 8, 32, 32)
+    for maps, stride in ((maps4, 4), (maps8, 8)):
+        for channel, (x, y) in ((0, (40, 100)), (1, (40, 100)), (2, (200, 20)), (3, (200, 20))):
+            peak = divmod(int(maps[0, channel].argmax()), WINDOW // stride)
+            assert abs(peak[0] - y / stride) <= 1 and abs(peak[1] - x / stride) <= 1
+        assert maps[0, 4:].abs().max() == 0 and maps[0, 0, 0, 0] < 1e-3
+
+
+def test_boxes_cover_their_cells_in_proportion() -> None:
+    maps4, _ = render(prompts(boxes=torch.tensor([[8.0, 16.0, 26.0, 40.0]])))
+    assert maps4[0, 4].sum() * 16 == pytest.approx(18 * 24) and (maps4[0, 5] == 1).all()
+    assert maps4[0, 4, 5, 6] == pytest.approx(0.5)
+
+
+def test_a_windows_grid_leads_back_to_the_image() -> None:
+    shape = (300, 400)
+    for level in (-2, 0, 1):
+        view = View.at((120.0, 200.0), level)
+        grid = view.grid(shape)
+        inside = np.full((64, 64), -1.0, np.float32)
+        inside[20:44, 28:36] = 1.0
+        box, _ = grid.patch(inside)
+        scale = 2.0**level
+        edges = [(view.origin[0] + 80) * scale, (view.origin[1] + 112) * scale, (view.origin[0] + 176) * scale]
+        np.testing.assert_allclose(box[:3], np.clip(edges, 0, 400), atol=2 * max(scale, 1))
+
+
+def test_objects_are_seen_at_a_comfortable_size() -> None:
+    for size in (5, 20, 72, 150, 600):
+        seen = size * 2.0 ** -comfortable_level(size, coarsest=5)
+        assert COMFORTABLE_SIZE / 2 < seen < COMFORTABLE_SIZE * 1.5 or size == 5
+    assert comfortable_level(5000, coarsest=2) == 2
+
+
+def test_looks_vote_for_a_level() -> None:
+    def look(level: int, size: int, score: float) -> tuple[View, tuple[np.ndarray, np.ndarray]]:
+        logits = np.full((4, 64, 64), -1.0, np.float32)
+        cells = size // 8
+        logits[0, 32 - cells : 32 + cells, 32 - cells : 32 + cells] = 1.0
+        return View.at((100, 100), level), (logits, np.full(4, score, np.float32))
+
+    looks = [look(-2, 160, 0.5), look(-1, 80, 0.9), look(0, 16, 0.6)]
+    assert vote(looks, 3) == looks[1][0]
+    assert vote([look(0, 24, 0.9), look(-1, 40, 0.9)], 3).level in (-1, -2)
+
+
+def test_windows_cut_from_a_level_or_from_the_image_agree(shipped: NanoModel) -> None:
+    image = picture(400, 500)
+    whole, alone = shipped.embed(image), shipped.embed(image)
+    origins = [(64, 104)]
+    with torch.inference_mode():
+        # The level of half size is computed whole for one and in a single window for the other.
+        whole.encode_level(shipped.network.encoder, -1)
+        a = whole.windows(shipped.network.encoder, -1, origins)[1]
+        assert -1 not in alone.levels
+        b = alone.windows(shipped.network.encoder, -1, origins)[1]
+    assert -1 not in alone.levels, "one window must not cost a whole level"
+    middle = (slice(None), slice(None), slice(8, 24), slice(8, 24))
+    assert torch.corrcoef(torch.stack([a[middle].flatten(), b[middle].flatten()]))[0, 1] > 0.9
+
+
+def test_large_images_are_encoded_in_tiles(shipped: NanoModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = picture(200, 330)
+    whole = shipped.embed(image)
+    monkeypatch.setattr(embedding_module, "TILE", 128)
+    monkeypatch.setattr(embedding_module, "HALO", 64)
+    tiled = shipped.embed(image)
+    a, b = whole.levels[0].coarse, tiled.levels[0].coarse
+    assert a.shape == b.shape
+    assert torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] > 0.8
+
+
+def test_proposals_lie_inside_the_image_and_on_objects(shipped: NanoModel) -> None:
+    from napari_segany import samples
+
+    image, truth = samples.image("nuclei", seed=1)
+    points = shipped.propose_points(shipped.embed(image))
+    at = np.rint(points).astype(int)
+    hit = set(truth[tuple(at.T)]) - {0}
+    assert len(hit) > 0.6 * truth.max()
+
+
+def test_embeddings_remember_their_image(shipped: NanoModel) -> None:
+    embedding = shipped.embed(picture(50, 60))
+    assert isinstance(embedding, NanoEmbedding) and embedding.image_shape == (50, 60)
+    (answer,) = shipped.predict(embedding, [make_prompt((50, 60), box=(0, 0, 50, 60))])
+    assert answer.best.shape == (50, 60)
