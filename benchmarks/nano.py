@@ -53,8 +53,8 @@ def main() -> None:
             batch = median_ms(lambda _, e=embedding, b=boxes: segany.segment_boxes(e, b, model=model), 5)
             share = counter.get_total_flops() / 1e9 / (encode / 1e3) / peak
             print(
-                f"  {side:5} px: embed {encode:6.0f} ms ({share:.0%} of peak), click to mask {median_ms(click):5.0f} ms, "
-                f"box {median_ms(box):5.0f} ms, 16 boxes {batch:5.0f} ms"
+                f"  {side:5} px: embed {encode:6.0f} ms ({share:.0%} of peak), "
+                f"click to mask {median_ms(click):5.0f} ms, box {median_ms(box):5.0f} ms, 16 boxes {batch:5.0f} ms"
             )
 
 

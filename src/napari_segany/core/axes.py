@@ -42,6 +42,8 @@ def guess_axes(shape: Sequence[int]) -> str:
     InvalidImageError
         Another number of dimensions: the person must name the axes.
     """
+    if len(shape) < 2:
+        raise InvalidImageError(f"An image needs at least two dimensions, got the shape {tuple(shape)}.")
     colour = len(shape) >= 3 and shape[-1] in (3, 4) and min(shape[-3:-1]) > MAX_CHANNELS
     if len(shape) == 2:
         return "yx"
@@ -66,7 +68,7 @@ def choose_planes(
     shape : shape of the array
     axes : one letter per axis; "c" is the channel axis, the last two others are rows and columns
     axis : propagation axis by name, or by position in the array
-    index : axis name -> position, for every further axis
+    index : axis name -> position, for every further axis longer than 1
 
     Raises
     ------
@@ -93,9 +95,16 @@ def choose_planes(
             f'The image has {shape[channels]} channels; choose one of them, for example index={{"c": 0}}.'
         )
     free = [i for i in range(len(axes)) if i != channels and i not in fixed]
+    named = axis.lower() if isinstance(axis, str) else ""
+    # Microscopes write five axes, "tczyx", whether or not there is more than one time: length 1 needs no position.
+    single = [i for i in free[:-2] if shape[i] == 1 and axes[i] != named] if len(free) > 3 else []
+    fixed |= dict.fromkeys(single, 0)
+    free = [i for i in free if i not in single]
     if len(free) == 2:
         return PlaneAxes(axes, None, free[0], free[1], channels, fixed)
     frame = _frame_axis(axes, axis)
+    if frame in single and len(free) == 3:
+        frame = free[0]
     if frame not in free:
         raise InvalidImageError(f'Axis "{axes[frame]}" cannot be propagated along: it is fixed or holds channels.')
     plane = [i for i in free if i != frame]

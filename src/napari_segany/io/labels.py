@@ -13,10 +13,12 @@ import numpy as np
 
 from napari_segany.core.errors import InvalidLabelsError, StorageError
 from napari_segany.io.lock import OutputLock
-from napari_segany.io.ngff import create_labels, label_attributes, read_layout
+from napari_segany.io.ngff import DEFAULT_NAME, check_output, create_labels, finish_labels, read_layout, sync_frame
 
 #: Side of a chunk; a frame is one shard of them.
 CHUNK = 256
+#: One for the whole process: two stores may lead to the same folder.
+_WRITER = ThreadPoolExecutor(1, thread_name_prefix="segany-labels")
 
 
 def check_label_dtype(dtype: Any) -> np.dtype:
@@ -25,6 +27,38 @@ def check_label_dtype(dtype: Any) -> np.dtype:
     if dtype.kind not in "iu":
         raise InvalidLabelsError(f"Labels must be integers, got dtype {dtype}; convert them, for example to int32.")
     return dtype
+
+
+def check_fit(labels: Any, dtype: np.dtype) -> None:
+    """Refuse ids that an integer dtype would wrap around or cut.
+
+    Raises
+    ------
+    InvalidLabelsError
+    """
+    labels = np.asarray(labels)
+    if labels.dtype != bool:
+        check_label_dtype(labels.dtype)
+    if labels.size and not np.can_cast(labels.dtype, dtype):
+        lowest, highest = int(labels.min()), int(labels.max())
+        if lowest < np.iinfo(dtype).min or highest > np.iinfo(dtype).max:
+            worst = lowest if lowest < np.iinfo(dtype).min else highest
+            raise InvalidLabelsError(f"Object id {worst} does not fit into labels of dtype {dtype}; use a wider dtype.")
+
+
+def check_frame(frame: int, labels: np.ndarray, shape: tuple[int, int, int], dtype: np.dtype) -> None:
+    """Refuse to write a frame that does not fit a label stack.
+
+    Raises
+    ------
+    InvalidLabelsError
+        No such frame, another shape, or ids that `dtype` cannot hold.
+    """
+    if not 0 <= frame < shape[0]:
+        raise InvalidLabelsError(f"Frame {frame} is not in these labels of {shape[0]} frames.")
+    if np.shape(labels) != shape[1:]:
+        raise InvalidLabelsError(f"A frame of these labels has the shape {shape[1:]}, got {np.shape(labels)}.")
+    check_fit(labels, dtype)
 
 
 class MemoryLabels:
@@ -59,7 +93,8 @@ class MemoryLabels:
         return self.data[frame].copy()
 
     def write(self, frame: int, labels: np.ndarray) -> None:
-        """Replace one frame."""
+        """Replace one frame; see `check_frame` for what is refused."""
+        check_frame(frame, labels, self.shape, self.dtype)
         self.data[frame] = labels
 
     def array(self) -> np.ndarray:
@@ -76,7 +111,8 @@ class ZarrLabels:
     Parameters
     ----------
     path : folder ending in ``.zarr``
-        Created, or opened if it holds labels of this shape.
+        Created, or opened if it holds labels of this shape. It may be an
+        OME-Zarr (0.5) image, which the labels are then written into.
     shape : (N, H, W)
     dtype : integer dtype
     axes : names of the axes, such as "zyx"
@@ -87,7 +123,7 @@ class ZarrLabels:
     Raises
     ------
     InvalidLabelsError
-        The folder holds labels of another shape, or `dtype` is no integer.
+        The folder holds labels of another shape, `dtype` is no integer, or a size is zero.
     StorageError
         The folder cannot be written, is no zarr, or another process writes to it.
     """
@@ -99,25 +135,29 @@ class ZarrLabels:
         dtype: Any = np.int32,
         axes: str = "zyx",
         scale: Sequence[float] = (1.0, 1.0, 1.0),
-        name: str = "segany",
+        name: str = DEFAULT_NAME,
     ) -> None:
         self.path, self.name = Path(path), name
         self._axes, self._scale = axes, tuple(scale)
         check_label_dtype(dtype)
+        if len(shape) != 3 or 0 in shape:
+            raise InvalidLabelsError(f"Labels must have the shape (N, H, W) without zeros, got {tuple(shape)}.")
+        check_output(self.path)
         self._lock = OutputLock(self.path)
         self._lock.acquire()
+        self._closed = False
         try:
             self._array = create_labels(self.path, name, shape, np.dtype(dtype), axes, self._scale, CHUNK)
-            _sweep(self.path)
+            _sweep(self.path, name)
             if tuple(self._array.shape) != tuple(shape):
                 raise InvalidLabelsError(
                     f"{self.path} holds labels of the shape {tuple(self._array.shape)} and the stack has "
                     f"{tuple(shape)}; choose another output."
                 )
+            check_label_dtype(self._array.dtype)
         except BaseException:
             self._lock.release()
             raise
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="segany-labels")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -131,52 +171,84 @@ class ZarrLabels:
         return np.dtype(self._array.dtype)
 
     def read(self, frame: int) -> np.ndarray:
-        """Read one frame, (H, W)."""
+        """Read one frame, (H, W).
+
+        Raises
+        ------
+        StorageError
+            Its data are damaged.
+        """
+        return np.array(self.slice(frame, f"Frame {frame} of the labels"))
+
+    def slice(self, index: Any, what: str = "A frame of the labels") -> np.ndarray:
+        """Read a part of the array."""
         try:
-            return np.array(self._array[frame])
+            return np.asarray(self._array[index])
+        except IndexError:
+            raise
         except Exception as error:
-            raise StorageError(f"Frame {frame} of the labels in {self.path} is damaged: {error}.") from error
+            raise StorageError(f"{what} in {self.path} is damaged: {error}.") from error
 
     def write(self, frame: int, labels: np.ndarray) -> None:
         """Replace one frame; returns when it is on disk.
 
         Raises
         ------
+        InvalidLabelsError
+            See `check_frame`.
         StorageError
             The disk is full, or the folder was taken away or made read-only.
         """
-        self.update(lambda array: array.__setitem__(frame, labels), f"frame {frame}")
+        check_frame(frame, labels, self.shape, self.dtype)
+
+        def change(array: Any) -> None:
+            array[frame] = labels
+            sync_frame(self.path, self.name, frame)
+
+        self.update(change, f"frame {frame}")
 
     def update(self, change: Callable[[Any], None], what: str = "the labels") -> None:
         """Run a change of the zarr array on the writing thread and wait for it."""
+        if self._closed:
+            raise StorageError(f"Could not write {what} to {self.path}: the labels were closed.")
         try:
-            self._writer.submit(change, self._array).result()
+            _WRITER.submit(change, self._array).result()
+        except IndexError:
+            raise
         except OSError as error:
             raise StorageError(f"Could not write {what} to {self.path}: {error.strerror or error}.") from error
+        except Exception as error:
+            # Such as a damaged chunk, which a change of a part of it has to read first.
+            raise StorageError(f"Could not write {what} to {self.path}: {error}.") from error
 
     def array(self) -> LabelArray:
         """The labels as an array-like that writes through the one writer."""
         return LabelArray(self)
 
     def finish(self, properties: Mapping[int, Mapping[str, Any]] | None = None) -> None:
-        """Bring the colours, the properties and the pyramid up to date with the labels.
+        """Write colours, properties and the pyramid.
+
+        Frames that are damaged are left out with a warning.
 
         Parameters
         ----------
         properties : object id -> name -> value, optional
             Such as score or model, stored with each label.
+
+        Raises
+        ------
+        StorageError
+            The disk is full, or the folder was taken away or made read-only.
         """
-        ids: set[int] = set()
-        for frame in range(self.shape[0]):
-            ids.update(np.unique(self.read(frame)).tolist())
-        ids.discard(0)
-        self._writer.submit(
-            label_attributes, self.path, self.name, self._array, self._axes, self._scale, sorted(ids), properties or {}
-        ).result()
+
+        def change(array: Any) -> None:
+            finish_labels(self.path, self.name, array, self._axes, self._scale, properties or {})
+
+        self.update(change, "colours and pyramid")
 
     def close(self) -> None:
         """Let other processes write."""
-        self._writer.shutdown()
+        self._closed = True
         self._lock.release()
 
 
@@ -198,9 +270,11 @@ class LabelArray:
         return self.shape[0]
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        return np.asarray(self._labels._array[index])
+        return self._labels.slice(index)
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        check_fit(value, self.dtype)
+
         def change(array: Any) -> None:
             if isinstance(index, tuple) and all(isinstance(one, np.ndarray) for one in index):
                 array.vindex[index] = value
@@ -210,12 +284,13 @@ class LabelArray:
         self._labels.update(change)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self._labels._array[...], dtype=dtype)
+        return np.asarray(self._labels.slice(...), dtype=dtype)
 
 
-def _sweep(path: Path) -> None:
-    """Remove what a killed process left half written."""
-    for leftover in path.rglob("*.partial"):
+def _sweep(path: Path, name: str) -> None:
+    """Remove what a killed process left half written, and nothing of a foreign image around the labels."""
+    labels = path / "labels"
+    for leftover in (*path.glob("*.partial"), *labels.glob("*.partial"), *(labels / name).rglob("*.partial")):
         leftover.unlink(missing_ok=True)
 
 

@@ -1,18 +1,26 @@
-"""One writer per output: a lock file that tells who holds it."""
+"""One writing process per output: an operating-system lock, and a note that tells who holds it."""
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from napari_segany.core.errors import StorageError
 
 
 class OutputLock:
-    """Lock beside an output folder, ``<name>.lock``.
+    """Lock beside an output folder, ``<name>.lock``; the note is ``<name>.lock.json``.
+
+    The system lets go of it when its process dies, however it dies. Within
+    one process it can be taken several times, so that a session that was
+    never closed does not keep out the next one.
 
     Parameters
     ----------
@@ -20,60 +28,58 @@ class OutputLock:
     """
 
     def __init__(self, output: Path) -> None:
-        self.path = output.with_name(output.name + ".lock")
+        output = output.absolute()
+        self._output = output
+        self._note = output.with_name(output.name + ".lock.json")
+        self._lock = FileLock(output.with_name(output.name + ".lock"), is_singleton=True, thread_local=False)
         self._held = False
 
     def acquire(self) -> None:
-        """Take the lock, also from a process that has died on this computer.
+        """Take the lock.
 
         Raises
         ------
         StorageError
             Another process holds it, or the folder cannot be written.
         """
-        mine = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()})
-        for _ in range(2):
-            try:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                with self.path.open("x") as file:
-                    file.write(mine)
-                self._held = True
-                return
-            except FileExistsError:
-                self._refuse_if_alive()
-                self.path.unlink(missing_ok=True)
-            except OSError as error:
-                reason = error.strerror or error
-                raise StorageError(f"{self.path.parent} cannot be written: {reason}; choose another output.") from error
-        raise StorageError(f"{self.path} is being taken by another process; try again.")
-
-    def _refuse_if_alive(self) -> None:
+        owner = {"owner": _user(), "host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
         try:
-            owner = json.loads(self.path.read_text())
-            host, pid, since = owner["host"], int(owner["pid"]), float(owner["since"])
+            self._output.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(blocking=False)
+            self._held = True
+            self._note.write_text(json.dumps(owner))
+        except Timeout as error:
+            raise StorageError(self._refusal()) from error
+        except OSError as error:
+            self.release()
+            raise StorageError(
+                f"{self._output.parent} cannot be written: {error.strerror or error}; choose another output."
+            ) from error
+
+    def _refusal(self) -> str:
+        try:
+            note = json.loads(self._note.read_text())
+            minutes = (time.time() - float(note["since"])) / 60
+            who = f"Process {int(note['pid'])} of {note['owner']} on {note['host']}"
+            return f"{who} has been writing to {self._output.name} for {minutes:.0f} minutes; close it first."
         except (OSError, ValueError, KeyError, TypeError):
-            return
-        if host == socket.gethostname() and (pid == os.getpid() or not _is_alive(pid)):
-            # Of a dead process, or of an earlier session in this one that was never closed.
-            return
-        minutes = (time.time() - since) / 60
-        raise StorageError(
-            f"Process {pid} on {host} has been writing to {self.path.with_suffix('').name} for {minutes:.0f} minutes; "
-            f"close it, or delete {self.path} if it is gone."
-        )
+            return f"Another process is writing to {self._output.name}; close it first."
 
     def release(self) -> None:
         """Give the lock back."""
-        if self._held:
-            self.path.unlink(missing_ok=True)
-            self._held = False
+        if not self._held:
+            return
+        self._held = False
+        if self._lock.lock_counter == 1:
+            # While it is still ours; Windows removes the lock file by itself.
+            for file in (self._note, Path(self._lock.lock_file)):
+                with suppress(OSError):
+                    file.unlink()
+        self._lock.release()
 
 
-def _is_alive(pid: int) -> bool:
+def _user() -> str:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "an unknown user"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import colorsys
+import os
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +15,10 @@ import numpy as np
 from napari_segany.core.errors import InvalidLabelsError, StorageError
 
 VERSION = "0.5"
+#: Name of our label image among those of an image.
+DEFAULT_NAME = "segany"
 #: Pyramid levels stop when a plane is at most this wide.
 SMALLEST_LEVEL = 256
-SPACE_AXES = "zyx"
 
 
 def _zarr() -> Any:
@@ -23,33 +27,68 @@ def _zarr() -> Any:
     return zarr
 
 
+def check_output(path: Path) -> None:
+    """Refuse a folder that labels would not belong in, before anything is written.
+
+    Raises
+    ------
+    StorageError
+    """
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise StorageError(f"{path} is a file, not a folder; choose another output.")
+    if any((path / mark).exists() for mark in (".zgroup", ".zarray")):
+        # A group of zarr 3 in the same folder would hide the image from its readers.
+        raise StorageError(
+            f"{path} is in the older zarr 2 format, which labels of OME-Zarr {VERSION} cannot be written into; "
+            "choose another output."
+        )
+    if any(path.iterdir()) and not (path / "zarr.json").exists():
+        raise StorageError(f"{path} exists and is not a zarr folder; choose another output.")
+
+
 def create_labels(
     path: Path, name: str, shape: tuple[int, int, int], dtype: np.dtype, axes: str, scale: Sequence[float], chunk: int
 ) -> Any:
     """Create the label image ``labels/<name>``, or open it where it exists.
 
     Metadata are written from the inside out, so that a reader never finds the
-    name of labels that are not there yet.
+    name of labels that are not there yet; what a killed process did not get
+    to write is written now.
 
     Returns
     -------
     zarr.Array of full resolution
     """
-    zarr = _zarr()
-    if path.exists() and any(path.iterdir()) and not any((path / mark).exists() for mark in ("zarr.json", ".zgroup")):
-        raise StorageError(f"{path} exists and is not a zarr folder; choose another output.")
+    if not re.fullmatch(r"\w[\w .-]*", name):
+        raise StorageError(f"{name!r} cannot be the name of labels; use letters, digits, dots and dashes.")
     try:
-        root = zarr.open_group(path, mode="a", zarr_format=3)
-        if f"labels/{name}/0" in root:
-            return root[f"labels/{name}/0"]
+        root = _zarr().open_group(path, mode="a", zarr_format=3)
         group = root.require_group("labels").require_group(name)
-        array = _create_array(group, "0", shape, dtype, axes, chunk)
-        _describe(group, axes, scale, 1, _image_label(root))
-        listed = dict(root["labels"].attrs).get("ome", {}).get("labels", [])
-        root["labels"].attrs["ome"] = {"version": VERSION, "labels": [*listed, name]}
+        array = group["0"] if "0" in group else _create_array(group, "0", shape, dtype, axes, chunk)
+        if "ome" not in group.attrs:
+            _describe(group, axes, scale, 1, _image_label(root))
+        ome = dict(root["labels"].attrs).get("ome", {})
+        listed = ome.get("labels", [])
+        if name not in listed:
+            root["labels"].attrs["ome"] = {**ome, "version": VERSION, "labels": [*listed, name]}
     except (OSError, ValueError, TypeError) as error:
         raise StorageError(f"Labels cannot be created in {path}: {error}.") from error
     return array
+
+
+def sync_frame(path: Path, name: str, frame: int) -> None:
+    """Wait until a frame of full resolution is on the disk, which zarr does not do."""
+    folder = path / "labels" / name / "0" / "c" / str(frame)
+    for part in (folder.parent, folder, *folder.rglob("*")):
+        # Folders cannot be synchronised on Windows.
+        if part.is_file() or (part.is_dir() and os.name == "posix"):
+            handle = os.open(part, os.O_RDONLY if part.is_dir() else os.O_RDWR)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
 
 
 def _create_array(group: Any, level: str, shape: Sequence[int], dtype: np.dtype, axes: str, chunk: int) -> Any:
@@ -94,29 +133,37 @@ def _describe(group: Any, axes: str, scale: Sequence[float], levels: int, image_
     }
 
 
-def label_attributes(
+def finish_labels(
     path: Path,
     name: str,
     array: Any,
     axes: str,
     scale: Sequence[float],
-    ids: Sequence[int],
     properties: Mapping[int, Mapping[str, Any]],
 ) -> None:
-    """Write colours, properties and the pyramid of a finished label image."""
+    """Write colours, properties and the pyramid of a finished label image, leaving out damaged frames."""
     root = _zarr().open_group(path, mode="a")
     group = root[f"labels/{name}"]
-    level, current = 0, array
-    while max(current.shape[1:]) > SMALLEST_LEVEL:
-        level += 1
-        shape = (current.shape[0], *((extent + 1) // 2 for extent in current.shape[1:]))
-        smaller = _create_array(group, str(level), shape, array.dtype, axes, min(256, max(shape[1:])))
-        for frame in range(shape[0]):
-            smaller[frame] = current[frame][::2, ::2]
-        current = smaller
+    levels: list[Any] = []
+    shape = array.shape
+    while max(shape[1:]) > SMALLEST_LEVEL:
+        shape = (shape[0], *((extent + 1) // 2 for extent in shape[1:]))
+        levels.append(_create_array(group, str(len(levels) + 1), shape, array.dtype, axes, SMALLEST_LEVEL))
+    found: set[int] = set()
+    for frame in range(array.shape[0]):
+        try:
+            plane = np.asarray(array[frame])
+        except Exception as error:
+            warnings.warn(f"Frame {frame} of the labels in {path} is damaged and was left out: {error}", stacklevel=2)
+            continue
+        found.update(np.unique(plane).tolist())
+        for level in levels:
+            plane = plane[::2, ::2]
+            level[frame] = plane
+    ids = sorted(found - {0})
     colours = [{"label-value": i, "rgba": _colour(i)} for i in ids]
     described = [{"label-value": i, **properties.get(i, {})} for i in ids]
-    _describe(group, axes, scale, level + 1, _image_label(root, colors=colours, properties=described))
+    _describe(group, axes, scale, len(levels) + 1, _image_label(root, colors=colours, properties=described))
 
 
 def _colour(label: int) -> list[int]:
@@ -128,7 +175,7 @@ def _colour(label: int) -> list[int]:
 def read_layout(
     path: Path, name: str | None = None
 ) -> tuple[str, tuple[int, int, int], np.dtype, str, tuple[float, ...]]:
-    """Name, shape, dtype, axes and scale of the label image in a folder.
+    """Name, shape, dtype, axes and scale of the label image in a folder: the named one, ours, or the first.
 
     Raises
     ------
@@ -141,7 +188,7 @@ def read_layout(
     try:
         root = zarr.open_group(path, mode="r")
         listed = list(dict(root["labels"].attrs)["ome"]["labels"])
-        name = name or listed[0]
+        name = name or (DEFAULT_NAME if DEFAULT_NAME in listed else listed[0])
         group = root[f"labels/{name}"]
         array = group["0"]
         multiscale = dict(group.attrs)["ome"]["multiscales"][0]

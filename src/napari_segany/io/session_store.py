@@ -19,6 +19,8 @@ from napari_segany.io.journal import Journal, read_journal
 
 VERSION = 1
 TABLES = ("prompts", "accepted", "scores")
+#: The largest number that half precision holds.
+LARGEST_LOGIT = 65504.0
 
 
 def _folder(path: Path) -> Path:
@@ -26,12 +28,13 @@ def _folder(path: Path) -> Path:
 
 
 def encode_prompt(prompt: Prompt) -> dict[str, Any]:
-    """Turn a prompt into JSON; the mask is kept as compressed half-precision logits."""
+    """Turn a prompt into JSON; the mask is kept as compressed half-precision logits, cut to their range."""
     encoded: dict[str, Any] = {"points": prompt.points.tolist(), "labels": prompt.labels.tolist()}
     if prompt.box is not None:
         encoded["box"] = prompt.box.tolist()
     if prompt.mask is not None:
-        packed = zlib.compress(prompt.mask.astype("<f2").tobytes(), 1)
+        logits = np.clip(prompt.mask, -LARGEST_LOGIT, LARGEST_LOGIT).astype("<f2")
+        packed = zlib.compress(logits.tobytes(), 1)
         encoded["mask"] = {"shape": list(prompt.mask.shape), "data": base64.b64encode(packed).decode()}
     return encoded
 
@@ -50,6 +53,25 @@ def decode_prompt(encoded: dict[str, Any]) -> Prompt:
         None if encoded.get("box") is None else np.asarray(encoded["box"], dtype=np.float64),
         mask,
     )
+
+
+def _portable(image: str | None, path: Path) -> str | None:
+    """Path of an image as the session in `path` names it: relative when it lies beside it, so that both can move."""
+    parent = path.resolve().parent
+    if image is None or not Path(image).is_relative_to(parent):
+        return image
+    return Path(image).relative_to(parent).as_posix()
+
+
+def _located(image: str | None, path: Path) -> str | None:
+    """Undo `_portable`; a relative path may not lead out of the folder that the session lies in."""
+    if image is None or Path(image).is_absolute():
+        return image
+    parent = path.resolve().parent
+    found = Path(os.path.normpath(parent / image))
+    if not found.is_relative_to(parent):
+        raise StorageError(f"The session in {path} names an image outside of its folder and is not trusted: {image}.")
+    return str(found)
 
 
 def _encode(table: str, value: Any) -> Any:
@@ -72,7 +94,7 @@ def save_state(path: Path, state: SessionState) -> None:
         "version": VERSION,
         "model": state.model,
         "image": {
-            "path": image.path,
+            "path": _portable(image.path, path),
             "axes": image.axes,
             "axis": image.axis,
             "index": image.index,
@@ -93,7 +115,10 @@ def save_state(path: Path, state: SessionState) -> None:
             file.flush()
             os.fsync(file.fileno())
         new.replace(folder / "session.json")
-        (folder / "journal.jsonl").unlink(missing_ok=True)
+        journal = folder / "journal.jsonl"
+        if journal.exists():
+            # Emptied in place: whoever appends to it goes on doing so, on Windows too.
+            os.truncate(journal, 0)
     except OSError as error:
         raise StorageError(f"The session cannot be saved in {path}: {error.strerror or error}.") from error
 
@@ -104,7 +129,7 @@ def load_state(path: Path) -> SessionState:
     Raises
     ------
     StorageError
-        No session there, or one whose state file is damaged.
+        No session there, one whose state file is damaged or not trusted, or one of a newer version.
     """
     file = _folder(path) / "session.json"
     if not file.exists():
@@ -113,7 +138,7 @@ def load_state(path: Path) -> SessionState:
         document = json.loads(file.read_text())
         if document["version"] > VERSION:
             raise StorageError(f"The session in {path} was written by a newer version; update napari-segany.")
-        state = _parse(document)
+        state = _parse(document, path)
     except StorageError:
         raise
     except Exception as error:
@@ -126,11 +151,16 @@ def load_state(path: Path) -> SessionState:
     return state
 
 
-def _parse(document: dict[str, Any]) -> SessionState:
+def _parse(document: dict[str, Any], path: Path) -> SessionState:
     image = document["image"]
     intensity = IntensityRange(tuple(image["intensity"]["low"]), tuple(image["intensity"]["high"]))
     reference = ImageReference(
-        image["path"], image["axes"], image["axis"], dict(image["index"]), tuple(image["shape"]), intensity
+        _located(image["path"], path),
+        image["axes"],
+        image["axis"],
+        dict(image["index"]),
+        tuple(image["shape"]),
+        intensity,
     )
     tables = {
         table: {(int(i), int(frame)): _decode(table, value) for i, frame, value in document[table]} for table in TABLES

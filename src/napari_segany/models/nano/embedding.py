@@ -15,6 +15,8 @@ from napari_segany.models.nano.prompt_maps import WINDOW
 
 #: Levels larger than this many pixels a side are encoded in tiles of it.
 TILE = 1024
+#: Windows encoded by themselves that are kept for the next click.
+RECENT_WINDOWS = 16
 #: Pixels around a tile that are encoded with it and thrown away.
 HALO = 128
 
@@ -40,12 +42,15 @@ class NanoEmbedding:
         Intensities mapped to -1..1, kept for the levels not encoded yet.
     levels : dict of level -> Features
         Level k sees the image at ``2 ** -k`` of its size; negative levels enlarge it.
+    recent : dict of (level, origin) -> features of a window
+        The last windows that were encoded by themselves.
     """
 
     image_shape: tuple[int, int]
     model_name: str
     image: Tensor
     levels: dict[int, Features] = field(default_factory=dict)
+    recent: dict[tuple[int, tuple[int, int]], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @property
     def coarsest(self) -> int:
@@ -78,14 +83,24 @@ class NanoEmbedding:
         """
         height, width = self.level_shape(level)
         if level not in self.levels and height * width > 2 * len(origins) * WINDOW**2:
-            # Few windows of a large level: encode them alone.
-            cuts = [_cut_image(self.image, level, origin) for origin in origins]
-            fine, coarse, _ = encoder(torch.cat(cuts))
-            return fine, coarse
+            return self._windows_alone(encoder, level, origins)
         features = self.encode_level(encoder, level)
         fine = [_cut(features.fine, y // 4, x // 4, WINDOW // 4) for y, x in origins]
         coarse = [_cut(features.coarse, y // 8, x // 8, WINDOW // 8) for y, x in origins]
         return torch.cat(fine), torch.cat(coarse)
+
+    def _windows_alone(self, encoder: Encoder, level: int, origins: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        """Encode a few windows of a large level by themselves; the next click on an object finds them again."""
+        new = [origin for origin in dict.fromkeys(origins) if (level, origin) not in self.recent]
+        made = {}
+        if new:
+            fine, coarse, _ = encoder(torch.cat([_cut_image(self.image, level, origin) for origin in new]))
+            made = {origin: (fine[i : i + 1], coarse[i : i + 1]) for i, origin in enumerate(new)}
+        found = [made.get(origin) or self.recent[level, origin] for origin in origins]
+        self.recent.update({(level, origin): features for origin, features in made.items()})
+        while len(self.recent) > RECENT_WINDOWS:
+            del self.recent[next(iter(self.recent))]
+        return torch.cat([fine for fine, _ in found]), torch.cat([coarse for _, coarse in found])
 
 
 def _resize(image: Tensor, shape: tuple[int, int]) -> Tensor:

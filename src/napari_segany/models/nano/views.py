@@ -78,8 +78,9 @@ def view_of(prompt: Prompt, coarsest: int) -> View | None:
 def search_views(prompt: Prompt, coarsest: int) -> list[View]:
     """Views around the clicks of a prompt at every level to be searched."""
     points = prompt.points[prompt.labels == 1] if (prompt.labels == 1).any() else prompt.points
-    # A prompt may be an empty mask alone: then its object may be anywhere.
-    centre = (points.min(axis=0) + points.max(axis=0)) / 2 + 0.5 if len(points) else np.zeros(2)
+    # Around the first click, so that further clicks find their windows encoded already. A prompt may
+    # be an empty mask alone: then its object may be anywhere.
+    centre = points[0] + 0.5 if len(points) else np.zeros(2)
     return [View.at(centre, level) for level in SEARCH_LEVELS if level <= coarsest]
 
 
