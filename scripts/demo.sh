@@ -1,4 +1,5 @@
 #!/bin/sh
 # Set everything up and run the main job; arguments go to `segany demo`.
-. "$(dirname "$0")/setup.sh" all
+extra=all
+. "$(dirname "$0")/setup.sh"
 exec .venv/bin/segany demo "$@"

@@ -1,7 +1,6 @@
-# Make .venv with this checkout installed in it: . scripts/setup.sh EXTRA
+# Make .venv with this checkout installed in it: extra=all; . scripts/setup.sh
 # Sourced by demo.sh and test.sh. POSIX sh, nothing but Python is expected.
 set -eu
-extra=$1
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
 
