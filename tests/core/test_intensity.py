@@ -70,3 +70,47 @@ def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
 def test_complex_numbers_are_refused() -> None:
     with pytest.raises(InvalidImageError, match="complex"):
         to_rgb(np.zeros((5, 5), complex))
+
+
+@given(hnp.arrays(np.float64, (6, 6), elements=st.floats(allow_nan=True, allow_infinity=True)))
+def test_brighter_pixels_never_become_darker(image: np.ndarray) -> None:
+    finite = np.nan_to_num(image, nan=-np.inf).ravel()
+    gray = to_rgb(image)[..., 0].ravel()
+    assert (np.diff(gray[np.argsort(finite, kind="stable")]) >= 0).all()
+
+
+@given(hnp.arrays(st.sampled_from(DTYPES), (3, 8, 9)))
+def test_an_estimated_range_lies_within_the_values(stack: np.ndarray) -> None:
+    estimated = estimate_range(stack)
+    finite = stack[np.isfinite(stack)].astype(np.float64)
+    assert len(estimated.low) == 1
+    if finite.size:
+        assert finite.min() <= estimated.low[0] <= estimated.high[0] <= finite.max()
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        1e9 + np.linspace(0, 10, 100),
+        2**40 + np.arange(100),
+        np.arange(100, dtype=np.uint32) + 2**31,
+        np.arange(100) * 1e300,
+    ],
+    ids=["float64 offset", "int64", "uint32", "huge"],
+)
+def test_contrast_far_from_zero_is_kept(image: np.ndarray) -> None:
+    rgb = to_rgb(image.reshape(10, 10))
+    assert len(np.unique(rgb)) > 90 and rgb.max() == 255
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [((0.0,), (1.0, 2.0)), ((2.0,), (1.0,)), ((np.nan,), (1.0,)), ((0.0,), (np.inf,))]
+)
+def test_ranges_without_meaning_are_refused(low: tuple[float, ...], high: tuple[float, ...]) -> None:
+    with pytest.raises(InvalidImageError, match="range"):
+        IntensityRange(low, high)
+
+
+def test_a_range_of_another_channel_count_is_refused() -> None:
+    with pytest.raises(InvalidImageError, match="2 channels and the image has 3"):
+        to_rgb(np.zeros((4, 4, 3)), IntensityRange((0.0, 0.0), (1.0, 1.0)))

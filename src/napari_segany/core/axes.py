@@ -94,7 +94,13 @@ def choose_planes(
         raise InvalidImageError(
             f'The image has {shape[channels]} channels; choose one of them, for example index={{"c": 0}}.'
         )
+    if channels is not None and shape[channels] == 1:
+        fixed[channels], channels = 0, None
     free = [i for i in range(len(axes)) if i != channels and i not in fixed]
+    if len(free) < 2:
+        raise InvalidImageError(
+            f'The axes "{axes}" with the positions {fixed_names} leave no plane of rows and columns.'
+        )
     named = axis.lower() if isinstance(axis, str) else ""
     # Microscopes write five axes, "tczyx", whether or not there is more than one time: length 1 needs no position.
     single = [i for i in free[:-2] if shape[i] == 1 and axes[i] != named] if len(free) > 3 else []

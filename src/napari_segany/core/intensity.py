@@ -129,9 +129,12 @@ def to_rgb(image: np.ndarray, intensity: IntensityRange | None = None) -> np.nda
             f"The intensity range has {low.size} channels and the image has {count}; give one range or {count}."
         )
     span = np.where(high > low, high - low, np.inf)
+    # Wide integers and doubles far from zero have contrast that single precision would lose.
+    exact = np.result_type(image.dtype, np.float32)
     with np.errstate(invalid="ignore", over="ignore"):
-        scaled = (channels.astype(np.float32) - low.astype(np.float32)) * (255.0 / span).astype(np.float32)
+        scaled = (channels.astype(exact) - low.astype(exact)) * (255.0 / span).astype(exact)
     scaled = np.clip(np.nan_to_num(scaled, nan=0.0, posinf=255.0, neginf=0.0), 0.0, 255.0)
+    scaled = scaled.astype(np.float32, copy=False)
     if count == 1:
         return np.repeat(scaled, 3, axis=-1)
     if count == 2:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -101,6 +102,8 @@ class Frames:
             index[self.planes.frame] = frame
         try:
             plane = np.asarray(self.source.array[tuple(index)])
+        except MemoryError as error:
+            raise StorageError(f"Frame {frame} does not fit into the memory; use a lower resolution level.") from error
         except Exception as error:
             raise StorageError(f"Frame {frame} cannot be read, its data are damaged or gone: {error}.") from error
         kept = [i for i in range(len(index)) if index[i] == slice(None)]
@@ -128,17 +131,43 @@ class Frames:
         self._intensity = value
 
     def estimate_intensity(self, percentiles: tuple[float, float] = DEFAULT_PERCENTILES) -> IntensityRange:
-        """Black and white from percentiles of a few evenly spaced planes."""
+        """Black and white from percentiles of a few evenly spaced planes, damaged ones left out."""
         chosen = np.unique(np.linspace(0, len(self) - 1, SAMPLED_PLANES).round().astype(int))
         thin = max(1, int(np.sqrt(self.shape[1] * self.shape[2] / 500_000)))
-        planes = np.stack([self[int(frame)][::thin, ::thin] for frame in chosen])
+        sampled, damaged = [], None
+        for frame in chosen:
+            try:
+                # A copy, or each whole plane would be kept.
+                sampled.append(self[int(frame)][::thin, ::thin].copy())
+            except StorageError as error:
+                damaged = error
+        if damaged is not None and not sampled:
+            raise damaged
+        planes = np.stack(sampled)
         # A lone colour axis would otherwise be taken for columns.
         return estimate_range(planes if planes.ndim == 4 else planes[..., None], percentiles)
 
+    def close(self) -> None:
+        """Close the file; the frames cannot be read afterwards."""
+        self.source.close()
+
+    def __enter__(self) -> Frames:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
 
 def _free_memory() -> int | None:
+    """Bytes that can be had without swapping; all of the memory, or None, where the system does not tell."""
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        # Not the pages that are free: the system fills those with files that it would give up.
+        with Path("/proc/meminfo").open() as lines:
+            return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
         return None
 

@@ -12,53 +12,14 @@ from typing import Any
 import numpy as np
 
 from napari_segany.core.errors import InvalidLabelsError, StorageError
+from napari_segany.io.label_checks import check_fit, check_frame, check_label_dtype
 from napari_segany.io.lock import OutputLock
-from napari_segany.io.ngff import DEFAULT_NAME, check_output, create_labels, finish_labels, read_layout, sync_frame
+from napari_segany.io.ngff import DEFAULT_NAME, check_output, create_labels, finish_labels, read_layout, replace_frame
 
 #: Side of a chunk; a frame is one shard of them.
 CHUNK = 256
 #: One for the whole process: two stores may lead to the same folder.
 _WRITER = ThreadPoolExecutor(1, thread_name_prefix="segany-labels")
-
-
-def check_label_dtype(dtype: Any) -> np.dtype:
-    """Return an integer dtype, or say that labels need one."""
-    dtype = np.dtype(dtype)
-    if dtype.kind not in "iu":
-        raise InvalidLabelsError(f"Labels must be integers, got dtype {dtype}; convert them, for example to int32.")
-    return dtype
-
-
-def check_fit(labels: Any, dtype: np.dtype) -> None:
-    """Refuse ids that an integer dtype would wrap around or cut.
-
-    Raises
-    ------
-    InvalidLabelsError
-    """
-    labels = np.asarray(labels)
-    if labels.dtype != bool:
-        check_label_dtype(labels.dtype)
-    if labels.size and not np.can_cast(labels.dtype, dtype):
-        lowest, highest = int(labels.min()), int(labels.max())
-        if lowest < np.iinfo(dtype).min or highest > np.iinfo(dtype).max:
-            worst = lowest if lowest < np.iinfo(dtype).min else highest
-            raise InvalidLabelsError(f"Object id {worst} does not fit into labels of dtype {dtype}; use a wider dtype.")
-
-
-def check_frame(frame: int, labels: np.ndarray, shape: tuple[int, int, int], dtype: np.dtype) -> None:
-    """Refuse to write a frame that does not fit a label stack.
-
-    Raises
-    ------
-    InvalidLabelsError
-        No such frame, another shape, or ids that `dtype` cannot hold.
-    """
-    if not 0 <= frame < shape[0]:
-        raise InvalidLabelsError(f"Frame {frame} is not in these labels of {shape[0]} frames.")
-    if np.shape(labels) != shape[1:]:
-        raise InvalidLabelsError(f"A frame of these labels has the shape {shape[1:]}, got {np.shape(labels)}.")
-    check_fit(labels, dtype)
 
 
 class MemoryLabels:
@@ -200,12 +161,7 @@ class ZarrLabels:
             The disk is full, or the folder was taken away or made read-only.
         """
         check_frame(frame, labels, self.shape, self.dtype)
-
-        def change(array: Any) -> None:
-            array[frame] = labels
-            sync_frame(self.path, self.name, frame)
-
-        self.update(change, f"frame {frame}")
+        self.update(lambda array: replace_frame(array, self.path, self.name, frame, labels), f"frame {frame}")
 
     def update(self, change: Callable[[Any], None], what: str = "the labels") -> None:
         """Run a change of the zarr array on the writing thread and wait for it."""
@@ -240,11 +196,10 @@ class ZarrLabels:
         StorageError
             The disk is full, or the folder was taken away or made read-only.
         """
-
-        def change(array: Any) -> None:
-            finish_labels(self.path, self.name, array, self._axes, self._scale, properties or {})
-
-        self.update(change, "colours and pyramid")
+        self.update(
+            lambda array: finish_labels(self.path, self.name, array, self._axes, self._scale, properties or {}),
+            "colours and pyramid",
+        )
 
     def close(self) -> None:
         """Let other processes write."""

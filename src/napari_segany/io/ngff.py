@@ -5,6 +5,7 @@ from __future__ import annotations
 import colorsys
 import os
 import re
+import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -78,9 +79,24 @@ def create_labels(
     return array
 
 
-def sync_frame(path: Path, name: str, frame: int) -> None:
-    """Wait until a frame of full resolution is on the disk, which zarr does not do."""
-    folder = path / "labels" / name / "0" / "c" / str(frame)
+def _frame_folder(path: Path, name: str, frame: int) -> Path:
+    return path / "labels" / name / "0" / "c" / str(frame)
+
+
+def replace_frame(array: Any, path: Path, name: str, frame: int, labels: np.ndarray) -> None:
+    """Write a frame of full resolution and wait until it is on the disk, which zarr does not do."""
+    try:
+        array[frame] = labels
+    except OSError:
+        raise
+    except Exception:
+        # Zarr reads what it overwrites, which fails where it is damaged; then nothing is lost by removing it.
+        shutil.rmtree(_frame_folder(path, name, frame), ignore_errors=True)
+        array[frame] = labels
+    _sync(_frame_folder(path, name, frame))
+
+
+def _sync(folder: Path) -> None:
     for part in (folder.parent, folder, *folder.rglob("*")):
         # Folders cannot be synchronised on Windows.
         if part.is_file() or (part.is_dir() and os.name == "posix"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from napari_segany.core.errors import InvalidImageError, StorageError
+from napari_segany.io.tiff import open_tiff
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif"}
 TIFF_SUFFIXES = {".tif", ".tiff"}
@@ -28,6 +31,8 @@ class Source:
         Size of a pixel.
     units : dict of axis name -> str
     path : Path or None
+    close : callable
+        Lets go of the file.
     """
 
     array: Any
@@ -35,6 +40,7 @@ class Source:
     scale: dict[str, float] = field(default_factory=dict)
     units: dict[str, str] = field(default_factory=dict)
     path: Path | None = None
+    close: Callable[[], None] = lambda: None
 
 
 def open_source(source: Any, level: int = 0) -> Source:
@@ -60,10 +66,17 @@ def open_source(source: Any, level: int = 0) -> Source:
             if not 0 <= level < len(levels):
                 raise InvalidImageError(f"There is no resolution level {level}; the image has {len(levels)}.")
             return open_source(levels[level])
-        source = np.asarray(source)
+        try:
+            source = np.asarray(source)
+        except ValueError as error:
+            raise InvalidImageError(f"The {type(source).__name__} of numbers is not an array: {error}.") from error
     if not all(hasattr(source, name) for name in ("shape", "dtype", "__getitem__")):
         raise InvalidImageError(f"An array or a path was expected, got {type(source).__name__}.")
-    if np.dtype(source.dtype).kind not in "buif":
+    try:
+        kind = np.dtype(source.dtype).kind
+    except TypeError as error:
+        raise InvalidImageError(f"{source.dtype} is no dtype of numpy; convert the image to a numpy array.") from error
+    if kind not in "buif":
         raise InvalidImageError(f"An image must hold real numbers, got dtype {source.dtype}.")
     names = getattr(getattr(source, "metadata", None), "dimension_names", None)
     axes = "".join(names) if names and all(name and len(name) == 1 for name in names) else None
@@ -77,11 +90,10 @@ def _open_path(path: Path, level: int) -> Source:
         if path.is_dir():
             return _open_zarr(path, level)
         if path.suffix.lower() in TIFF_SUFFIXES:
-            return _open_tiff(path, level)
+            tiff = open_tiff(path, level)
+            return Source(tiff.array, tiff.axes, tiff.scale, tiff.units, path, tiff.close)
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            from skimage.io import imread
-
-            return Source(imread(path), path=path)
+            return _open_picture(path)
     except (InvalidImageError, StorageError):
         raise
     except Exception as error:
@@ -89,7 +101,20 @@ def _open_path(path: Path, level: int) -> Source:
     raise StorageError(f"{path} is of an unknown kind; use a zarr folder, a TIFF, a PNG or a JPEG.")
 
 
-def _first_line(error: Exception) -> str:
+def _open_picture(path: Path) -> Source:
+    from imageio.v3 import imread
+    from PIL.Image import DecompressionBombWarning
+
+    with warnings.catch_warnings():
+        # A small file that unpacks to a huge picture is refused, not only remarked on.
+        warnings.simplefilter("error", DecompressionBombWarning)
+        picture = imread(path, plugin="pillow")
+    return Source(picture, {2: "yx", 3: "yxc"}.get(picture.ndim, "zyxc"), path=path)
+
+
+def _first_line(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
@@ -114,29 +139,15 @@ def _open_zarr(path: Path, level: int) -> Source:
     if not inside.is_relative_to(path.resolve()):
         raise StorageError(f"The metadata of {path} point outside of it; the file is not trusted.")
     array = zarr.open_array(inside, mode="r")
-    described = multiscales[0].get("axes", [])
-    names = [axis["name"] if isinstance(axis, dict) else axis for axis in described]
-    units = {axis["name"]: axis["unit"] for axis in described if isinstance(axis, dict) and "unit" in axis}
-    scale: dict[str, float] = {}
-    for transform in datasets[level].get("coordinateTransformations", []):
-        if transform.get("type") == "scale":
-            scale = dict(zip(names, map(float, transform["scale"]), strict=True))
+    listed = multiscales[0].get("axes", [])
+    names = [axis["name"] if isinstance(axis, dict) else axis for axis in listed]
+    units = {axis["name"]: axis["unit"] for axis in listed if isinstance(axis, dict) and "unit" in axis}
+    factors = np.ones(len(names))
+    # Of this level, then of all levels.
+    for described in (datasets[level], multiscales[0]):
+        for transform in described.get("coordinateTransformations", []):
+            if transform.get("type") == "scale":
+                factors = factors * np.asarray(transform["scale"], dtype=np.float64)
+    scale = dict(zip(names, factors.tolist(), strict=True))
     axes = "".join(names) if all(len(name) == 1 for name in names) else ""
     return Source(array, axes if len(axes) == array.ndim else None, scale, units, path)
-
-
-def _open_tiff(path: Path, level: int) -> Source:
-    import tifffile
-    import zarr
-
-    with tifffile.TiffFile(path) as tiff:
-        series = tiff.series[0]
-        # Singleton and unnamed axes ("Q") say nothing that a person could use.
-        axes = series.axes.lower().replace("s", "c").replace("q", "z").replace("i", "z")
-        levels = len(series.levels)
-    if not 0 <= level < levels:
-        raise InvalidImageError(f"There is no resolution level {level} in {path}; it has {levels}.")
-    array = zarr.open_array(tifffile.imread(path, aszarr=True, level=level), mode="r")
-    if len(set(axes)) != len(axes) or len(axes) != array.ndim:
-        axes = ""
-    return Source(array, axes or None, path=path)

@@ -1,0 +1,112 @@
+"""Generated images, simulated people, and a few steps of training."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from napari_segany import samples
+from napari_segany.training.clicks import first_prompts, with_correction
+from napari_segany.training.crops import draw_crop, make_example
+from napari_segany.training.folder import read_folder
+from napari_segany.training.generate import KINDS, generate
+from napari_segany.training.losses import dice_loss, focal_loss, mask_iou, prompt_loss
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", range(3))
+def test_every_kind_has_objects_and_is_the_same_for_the_same_seed(kind: str, seed: int) -> None:
+    image, labels = generate(kind, seed, (160, 192))
+    assert image.shape[:2] == labels.shape == (160, 192) and image.dtype in (np.uint8, np.uint16)
+    ids = np.unique(labels)
+    assert labels.dtype == np.int32 and len(ids) >= 2 and ids[-1] == len(ids) - (ids[0] == 0)
+    again, same = generate(kind, seed, (160, 192))
+    np.testing.assert_array_equal(image, again)
+    np.testing.assert_array_equal(labels, same)
+
+
+@pytest.mark.parametrize("name", samples.STACKS)
+def test_sample_stacks_keep_their_ids(name: str) -> None:
+    stack, truth = samples.stack(name, seed=1)
+    assert stack.shape == truth.shape and stack.ndim == 3 and truth.dtype == np.int32
+    spans = [np.flatnonzero((truth == i).any(axis=(1, 2))) for i in range(1, min(truth.max(), 12) + 1)]
+    assert max(len(span) for span in spans) >= 5
+    assert all((np.diff(span) == 1).all() for span in spans if name == "nuclei-3d")
+    with pytest.raises(ValueError, match="no sample stack"):
+        samples.stack("nothing")
+
+
+def test_crops_keep_image_and_labels_together() -> None:
+    labels = np.zeros((200, 220), np.int32)
+    labels[60:100, 70:130] = 4
+    image = (labels > 0).astype(np.uint8) * 200
+    for seed in range(10):
+        crop, cut = draw_crop(make_example(image, labels), np.random.default_rng(seed), 128)
+        assert crop.shape == (3, 128, 128) and (cut == 4).any()
+        inside = crop[0].numpy() > 127
+        assert (inside == (cut == 4)).mean() > 0.97
+
+
+def test_simulated_prompts_say_the_truth() -> None:
+    masks = np.zeros((40, 256, 256), dtype=bool)
+    for i, mask in enumerate(masks):
+        mask[40 + i : 120 + i, 60:160] = True
+    prompts, single = first_prompts(masks, np.random.default_rng(0))
+    for i in range(40):
+        if prompts.labels[i, 0] == 1:
+            x, y = prompts.points[i, 0].long()
+            assert masks[i, y, x]
+        if single[i]:
+            assert prompts.boxes[i].isnan().all() and prompts.has_mask[i] == 0 and prompts.labels[i, 0] == 1
+    assert 5 < int(single.sum()) < 35
+
+
+def test_corrective_clicks_fall_on_the_error() -> None:
+    truth = torch.zeros(2, 64, 64)
+    truth[:, 10:40, 10:40] = 1.0
+    answer = torch.full((2, 64, 64), -5.0)
+    answer[0, 10:40, 10:20] = 5.0  # too little
+    answer[1, 10:40, 10:63] = 5.0  # too much
+    masks = np.ones((2, 256, 256), dtype=bool)
+    prompts, _ = first_prompts(masks, np.random.default_rng(0))
+    after = with_correction(prompts, truth, answer, np.random.default_rng(0))
+    assert after.labels[:, -1].tolist() == [1, 0]
+    (x0, y0), (x1, y1) = (after.points[:, -1] / 4).long().tolist()
+    assert 20 <= x0 < 40 and 10 <= y0 < 40 and 40 <= x1 < 63 and 10 <= y1 < 40
+
+
+def test_losses_prefer_the_truth() -> None:
+    truth = torch.zeros(1, 16, 16)
+    truth[:, 4:10, 4:10] = 1.0
+    right, wrong = (truth - 0.5) * 20, (0.5 - truth) * 20
+    assert focal_loss(right, truth) < 1e-3 < focal_loss(wrong, truth)
+    assert dice_loss(right, truth) < 0.05 < dice_loss(wrong, truth)
+    assert mask_iou(right, truth) == 1 and mask_iou(wrong, truth) == 0
+    logits = torch.stack([wrong[0], wrong[0], right[0], wrong[0]])[None].requires_grad_()
+    loss, chosen = prompt_loss(logits, torch.tensor([[0.0, -5, 5, -5]]), truth, torch.tensor([True]))
+    loss.backward()
+    assert chosen.tolist() == [2]
+    assert logits.grad is not None and logits.grad[0, 1].abs().sum() < logits.grad[0, 0].abs().sum()
+
+
+def test_a_short_training_learns_and_can_be_taken_up_again(tmp_path: Path) -> None:
+    from skimage.io import imsave
+
+    from napari_segany.models import registry
+    from napari_segany.training.nano import TrainingConfig, train
+
+    image, labels = generate("nuclei", 0)
+    imsave(tmp_path / "a.png", image, check_contrast=False)
+    imsave(tmp_path / "a_labels.png", labels.astype(np.uint16), check_contrast=False)
+    item = {"image": "a.png", "labels": "a_labels.png", "axes": "YX", "modality": "fluorescence"}
+    (tmp_path / "index.json").write_text(json.dumps([item]))
+    assert list(read_folder(tmp_path)) == ["fluorescence"]
+    config = TrainingConfig(minutes=0.15, crops=2, prompts=1, warmup=2, per_kind=1, generated=0.0)
+    train(tmp_path, tmp_path / "out", config)
+    first = torch.load(tmp_path / "out" / "last.pt", weights_only=True)
+    train(tmp_path, tmp_path / "out", TrainingConfig(minutes=0.25, crops=2, prompts=1, warmup=2, generated=0.0))
+    second = torch.load(tmp_path / "out" / "last.pt", weights_only=True)
+    assert 0 < first["step"] < second["step"] and first["elapsed"] < second["elapsed"]
+    assert registry.load_model(tmp_path / "out" / "nano.safetensors", device="cpu").family == "nano"
