@@ -184,7 +184,7 @@ def everything(
     settings : EverythingSettings, optional
         Given, they ask for a grid of clicks; else the model's own way is taken.
     progress : callable, optional
-        Called with (clicks answered, clicks in all).
+        Called with (prompts answered, prompts in all).
 
     Raises
     ------
@@ -265,21 +265,28 @@ class Session(_Session):
         index: Mapping[str, int] | None = None,
     ) -> None:
         from napari_segany.io.frames import Frames
-        from napari_segany.io.session_store import Recorder
+        from napari_segany.io.session_store import Recorder, save_state
 
+        network = _resolve_model(model)
         frames = stack if isinstance(stack, Frames) else open_stack(stack, axis, axes, index)
         store = _open_labels(labels, frames)
         self._stack = frames
         self._recorder = Recorder(Path(labels)) if isinstance(labels, str | Path) else None
-        super().__init__(frames, _resolve_model(model), store, self._recorder)
+        super().__init__(frames, network, store, self._recorder)
         if self._recorder is not None and not (Path(labels) / "segany" / "session.json").exists():
             # From now on a killed session can be opened again.
-            self.save(labels)
+            save_state(Path(labels), self.state())
+            self._recorder.restart()
 
     def state(self) -> SessionState:
         """Everything of this session but its pixels."""
         return SessionState(
-            self._stack.reference(), self.model.name, dict(self.prompts), dict(self.accepted), dict(self.scores)
+            self._stack.reference(),
+            self.model.name,
+            dict(self.prompts),
+            dict(self.accepted),
+            dict(self.scores),
+            set(self.finished),
         )
 
     def save(self, path: str | Path) -> Path:
@@ -313,9 +320,11 @@ class Session(_Session):
                 copy.finish(properties)
             finally:
                 copy.close()
-        save_state(path, self.state())
-        if self._recorder is not None:
-            self._recorder.restart()
+        with self._lock:
+            # Nothing may be journaled between the state and the new journal.
+            save_state(path, self.state())
+            if self._recorder is not None:
+                self._recorder.restart()
         return path
 
     @classmethod
@@ -354,6 +363,7 @@ class Session(_Session):
         session.prompts.update(state.prompts)
         session.accepted.update(state.accepted)
         session.scores.update(state.scores)
+        session.finished.update(state.finished)
         return session
 
     def close(self) -> None:
@@ -364,10 +374,11 @@ class Session(_Session):
             self._recorder.close()
         if isinstance(self.store, ZarrLabels):
             self.store.close()
+        self._stack.close()
 
 
 def _open_labels(labels: Any, frames: Frames) -> LabelStore:
-    from napari_segany.io.labels import MemoryLabels, ZarrLabels, check_writable, open_labels
+    from napari_segany.io.labels import MemoryLabels, ZarrLabels, check_writable
 
     shape = (frames.shape[0], frames.shape[1], frames.shape[2])
     if isinstance(labels, LabelStore):
@@ -377,7 +388,5 @@ def _open_labels(labels: Any, frames: Frames) -> LabelStore:
     if isinstance(labels, str | Path):
         path = Path(labels)
         check_writable(path)
-        if (path / "labels").exists():
-            return open_labels(path)
         return ZarrLabels(path, shape, np.int32, frames.axis_names, frames.scale)
     return MemoryLabels(np.asarray(labels))

@@ -137,7 +137,7 @@ def everything(
     plane, intensity = _image(image)
     settings = None if points_per_side is None else EverythingSettings(points_per_side=points_per_side)
     found = api.everything(
-        plane, api.load_model(model, device), settings, intensity, progress=_progress("clicks answered:")
+        plane, api.load_model(model, device), settings, intensity, progress=_progress("prompts answered:")
     )
     result: dict[str, Any] = {"objects": len(found)}
     if output is not None:

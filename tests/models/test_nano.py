@@ -147,14 +147,16 @@ def test_large_images_are_encoded_in_tiles(shipped: NanoModel, monkeypatch: pyte
     assert torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] > 0.8
 
 
-def test_proposals_lie_inside_the_image_and_on_objects(shipped: NanoModel) -> None:
+def test_proposed_boxes_are_around_objects(shipped: NanoModel) -> None:
     from napari_segany import samples
+    from napari_segany.core.instances import box_iou
+    from napari_segany.core.masks import bounding_box
 
     image, truth = samples.image("nuclei", seed=1)
-    points = shipped.propose_points(shipped.embed(image))
-    at = np.rint(points).astype(int)
-    hit = set(truth[tuple(at.T)]) - {0}
-    assert len(hit) > 0.6 * truth.max()
+    boxes = shipped.propose_boxes(shipped.embed(image))
+    assert (boxes >= 0).all() and (boxes[:, 2:] <= 256).all() and (boxes[:, :2] < boxes[:, 2:]).all()
+    found = [box_iou(np.array(bounding_box(truth == i), float), boxes).max() for i in range(1, truth.max() + 1)]
+    assert np.mean(np.array(found) > 0.4) > 0.5
 
 
 def test_embeddings_remember_their_image(shipped: NanoModel) -> None:

@@ -24,8 +24,6 @@ class EverythingSettings:
         Smaller objects, holes and islands go, pixels.
     max_share : float
         Masks that cover more of the image are taken for its background.
-    multimask : bool
-        Whether each click gives three masks to choose from, or one.
     """
 
     points_per_side: int = 32
@@ -35,7 +33,6 @@ class EverythingSettings:
     overlap_threshold: float = 0.7
     min_area: int = 0
     max_share: float = 0.9
-    multimask: bool = True
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""All objects of an image, from a grid of clicks or from the model's own proposals."""
+"""All objects of an image, from a grid of clicks or from boxes that the model proposes."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from napari_segany.core.prompts import Prompt
 from napari_segany.core.protocols import Embedding, ImageModel
 from napari_segany.core.settings import EverythingSettings
 
-#: Clicks answered in one call; the memory of a call is bounded by it.
+#: Prompts answered in one call; the memory of a call is bounded by it.
 BATCH = 64
 
 Found = tuple[Box, np.ndarray]
 
 
 @runtime_checkable
-class ProposesPoints(Protocol):
-    """A model that knows where objects are before it is asked."""
+class ProposesBoxes(Protocol):
+    """A model that knows where objects are before it is asked, as MobileSAMv2's detector does."""
 
     everything_settings: EverythingSettings
 
-    def propose_points(self, embedding: Embedding) -> np.ndarray:
-        """(N, 2) points (y, x), one inside each object it sees."""
+    def propose_boxes(self, embedding: Embedding) -> np.ndarray:
+        """(N, 4) boxes (y0, x0, y1, x1), one around each object it sees."""
         ...
 
 
@@ -54,26 +54,27 @@ def everything(
         The embedding must be the model's own.
     settings : EverythingSettings, optional
         With them a grid of clicks is used. Without, a model that proposes
-        points is asked for them, and others get a grid with SAM's numbers.
+        boxes is asked for them, and others get a grid with SAM's numbers.
     progress : callable, optional
-        Called with (clicks answered, clicks in all).
+        Called with (prompts answered, prompts in all).
     """
-    if settings is None and isinstance(model, ProposesPoints):
-        settings, points = model.everything_settings, model.propose_points(embedding)
+    if settings is None and isinstance(model, ProposesBoxes):
+        settings = model.everything_settings
+        prompts = [Prompt(box=box) for box in model.propose_boxes(embedding)]
     else:
         settings = settings or EverythingSettings()
-        points = grid_points(embedding.image_shape, settings.points_per_side)
+        inside = np.ones(1, dtype=np.int64)
+        places = grid_points(embedding.image_shape, settings.points_per_side)
+        prompts = [Prompt(points=place[None], labels=inside) for place in places]
     found: list[Found] = []
     scores: list[float] = []
-    for start in range(0, len(points), BATCH):
-        batch = points[start : start + BATCH]
-        prompts = [Prompt(points=point[None], labels=np.ones(1, dtype=np.int64)) for point in batch]
-        for candidates in model.predict(embedding, prompts, settings.multimask):
+    for start in range(0, len(prompts), BATCH):
+        for candidates in model.predict(embedding, prompts[start : start + BATCH]):
             for index in _accepted(candidates, settings):
                 found.append(candidates.patch(index))
                 scores.append(float(candidates.scores[index]))
         if progress is not None:
-            progress(min(start + BATCH, len(points)), len(points))
+            progress(min(start + BATCH, len(prompts)), len(prompts))
     return _merge(embedding.image_shape, found, np.array(scores), settings)
 
 

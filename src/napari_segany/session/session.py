@@ -72,6 +72,7 @@ class Session:
         self.prompts: dict[Key, Prompt] = {}
         self.accepted: dict[Key, bool] = {}
         self.scores: dict[Key, float] = {}
+        self.finished: set[int] = set()
         self.history = History()
         self._candidates: dict[Key, Candidates] = {}
         self._embeddings: OrderedDict[int, Embedding] = OrderedDict()
@@ -334,6 +335,7 @@ class Session:
                     edit.redo()
                     self._record_set(edit)
                     step.edits.append(edit)
+        self.finished.add(frame)
         self._record({"event": "frame", "frame": frame})
         self.labels_changed.emit(frame)
         return after

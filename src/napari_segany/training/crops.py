@@ -164,7 +164,9 @@ class Sample:
     complete: bool
 
 
-def samples(groups: Sequence[tuple[float, Sequence[Example]]], seed: int, side: int, prompts: int) -> Iterator[Sample]:
+def samples(
+    groups: Sequence[tuple[float, Sequence[Example]]], seed: int, side: int, prompts: int, looks: float = 1.0
+) -> Iterator[Sample]:
     """Endless stream of samples.
 
     Parameters
@@ -176,6 +178,8 @@ def samples(groups: Sequence[tuple[float, Sequence[Example]]], seed: int, side: 
         Side of the crops, pixels.
     prompts : int
         Objects asked for in each crop.
+    looks : float
+        Share of the crops whose look is changed.
     """
     rng = np.random.default_rng(seed)
     weights = np.array([weight for weight, _ in groups]) / sum(weight for weight, _ in groups)
@@ -191,7 +195,7 @@ def samples(groups: Sequence[tuple[float, Sequence[Example]]], seed: int, side: 
         small = np.searchsorted(ids, labels)[::2, ::2] if ids[0] == 0 else np.searchsorted(ids, labels)[::2, ::2] + 1
         dense = np.stack([(small > 0).astype(np.float32), depth_map(small)])
         yield Sample(
-            change_look(image, rng),
+            change_look(image, rng) if rng.random() < looks else image,
             np.stack([labels == label for label in chosen]),
             F.avg_pool2d(torch.from_numpy(dense), 2),
             example.complete,

@@ -48,6 +48,9 @@ class TrainingConfig:
         Decay of the averaged weights, the ones that are kept.
     generated : float
         Share of crops from generated images.
+    looks : float
+        Share of crops whose gamma, contrast, noise and so on are changed. The
+        last part of a training does well with fewer of them.
     per_kind : int
         Generated images of each kind held at once; they are renewed all the time.
     """
@@ -60,6 +63,7 @@ class TrainingConfig:
     warmup: int = 100
     ema: float = 0.998
     generated: float = 0.25
+    looks: float = 1.0
     per_kind: int = 24
     seed: int = 0
 
@@ -110,7 +114,7 @@ class Stream(IterableDataset[Sample]):
         share = (self.config.generated if groups else 1.0) / len(KINDS)
         for number, kind in enumerate(KINDS):
             groups.append((share, Generated(kind, self.config.per_kind, seed * 100 + number)))
-        return samples(groups, seed, WINDOW, self.config.prompts)
+        return samples(groups, seed, WINDOW, self.config.prompts, self.config.looks)
 
 
 def _identity(batch: list[Sample]) -> list[Sample]:
@@ -237,19 +241,21 @@ def _save(out: Path, model: Nano, average: Nano, optimiser: torch.optim.Optimize
     save_weights(average, out / "nano.safetensors")
 
 
+#: Numbers of `TrainingConfig` that the command line can change.
+OPTIONS = (("minutes", float), ("learning_rate", float), ("generated", float), ("looks", float), ("seed", int))
+
+
 def main() -> None:
     """Read the command line and train."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="folder of annotated images with an index.json")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the log")
     parser.add_argument("--start", type=Path, help="last.pt of another run to begin with")
-    for name, kind in (("minutes", float), ("learning_rate", float), ("generated", float), ("seed", int)):
+    for name, kind in OPTIONS:
         default = getattr(TrainingConfig, name)
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, help=f"default {default}")
     args = parser.parse_args()
-    config = TrainingConfig(
-        minutes=args.minutes, learning_rate=args.learning_rate, generated=args.generated, seed=args.seed
-    )
+    config = TrainingConfig(**{name: getattr(args, name) for name, _ in OPTIONS})
     train(args.data, args.out, config, args.start)
 
 

@@ -44,9 +44,9 @@ class NanoModel:
 
     family = "nano"
     capabilities = frozenset({"image"})
-    #: Its proposals come one to an object, so the single mask is asked for and overlaps are duplicates.
+    #: Its proposals come one to an object, so overlaps are duplicates.
     everything_settings = EverythingSettings(
-        score_threshold=0.5, stability_threshold=0.5, overlap_threshold=0.4, min_area=16, multimask=False
+        score_threshold=0.5, stability_threshold=0.25, overlap_threshold=0.4, min_area=16
     )
 
     def __init__(self, network: Nano, name: str, device: torch.device, dtype: torch.dtype) -> None:
@@ -90,16 +90,26 @@ class NanoModel:
         ]
 
     @torch.inference_mode()
-    def propose_points(self, embedding: NanoEmbedding) -> np.ndarray:
-        """Points (y, x) deep inside each object, (N, 2): peaks of the encoder's map of depth."""
+    def propose_boxes(self, embedding: NanoEmbedding) -> np.ndarray:
+        """Boxes (y0, x0, y1, x1) of the objects that the encoder's dense maps show, (N, 4).
+
+        Peaks of depth are flooded over what lies inside objects; a flooded
+        basin need only be good enough to tell where its object is and how large.
+        """
         from skimage.feature import peak_local_max
+        from skimage.segmentation import watershed
 
         level = -1 if max(embedding.image_shape) <= MAGNIFY_UP_TO else 0
         inside, depth = embedding.encode_level(self.network.encoder, level).dense[0].float().sigmoid().cpu().numpy()
-        smooth = ndimage.gaussian_filter(inside * depth, 1.0)
-        peaks = peak_local_max(smooth, min_distance=2, threshold_abs=PROPOSAL_THRESHOLD, exclude_border=False)
-        points = (peaks + 0.5) * 4 * 2.0**level - 0.5
-        return points[(points < np.array(embedding.image_shape) - 0.5).all(axis=1)]
+        height = ndimage.gaussian_filter(inside * depth, 1.0)
+        peaks = peak_local_max(height, min_distance=2, threshold_abs=PROPOSAL_THRESHOLD, exclude_border=False)
+        seeds = np.zeros(height.shape, dtype=np.int32)
+        seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+        basins = ndimage.find_objects(watershed(-height, seeds, mask=inside > 0.5))
+        boxes = [(rows.start, cols.start, rows.stop, cols.stop) for rows, cols in filter(None, basins)]
+        size = np.array(embedding.image_shape * 2)
+        clipped = np.minimum(np.array(boxes, dtype=np.float64).reshape(-1, 4) * 4 * 2.0**level, size)
+        return clipped[(clipped[:, 2:] > clipped[:, :2]).all(axis=1)]
 
     def _look(
         self,
