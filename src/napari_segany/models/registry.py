@@ -10,12 +10,14 @@ from napari_segany.core.errors import UnknownModelError
 from napari_segany.core.protocols import ImageModel, ModelInfo
 
 SAM = "https://dl.fbaipublicfiles.com/segment_anything/"
+SAM2 = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
 BIOIMAGE = "https://uk1s3.embassy.ebi.ac.uk/public-datasets/bioimage.io/"
 MIB = 1_000_000
 
 
 def _info(name: str, family: str, size: int, licence: str, url: str) -> ModelInfo:
-    return ModelInfo(name, family, frozenset({"image"}), size, licence, installed=False, gated=False, url=url)
+    capabilities = frozenset({"image", "stack"} if family == "sam2" else {"image"})
+    return ModelInfo(name, family, capabilities, size, licence, installed=False, gated=False, url=url)
 
 
 #: Sizes follow from the number of parameters; micro-sam does not state a licence for its weights.
@@ -31,6 +33,10 @@ REGISTERED = [
     _info("sam-vit-b", "sam", 375 * MIB, "Apache-2.0", SAM + "sam_vit_b_01ec64.pth"),
     _info("sam-vit-l", "sam", 1249 * MIB, "Apache-2.0", SAM + "sam_vit_l_0b3195.pth"),
     _info("sam-vit-h", "sam", 2564 * MIB, "Apache-2.0", SAM + "sam_vit_h_4b8939.pth"),
+    _info("sam2.1-tiny", "sam2", 156 * MIB, "Apache-2.0", SAM2 + "sam2.1_hiera_tiny.pt"),
+    _info("sam2.1-small", "sam2", 184 * MIB, "Apache-2.0", SAM2 + "sam2.1_hiera_small.pt"),
+    _info("sam2.1-base-plus", "sam2", 323 * MIB, "Apache-2.0", SAM2 + "sam2.1_hiera_base_plus.pt"),
+    _info("sam2.1-large", "sam2", 898 * MIB, "Apache-2.0", SAM2 + "sam2.1_hiera_large.pt"),
     _info("vit_t_lm", "mobile-sam", 40 * MIB, "not stated", BIOIMAGE + "faithful-chicken/1.1/files/vit_t.pt"),
     _info("vit_b_lm", "sam", 375 * MIB, "not stated", BIOIMAGE + "diplomatic-bug/1.2/files/vit_b.pt"),
     _info("vit_l_lm", "sam", 1249 * MIB, "not stated", BIOIMAGE + "idealistic-rat/1.2/files/vit_l.pt"),
@@ -89,13 +95,18 @@ def load_model(name: str | Path, device: str = "auto", dtype: str = "auto") -> I
 def _load_checkpoint(path: Path, device: object, dtype: object, info: ModelInfo | None) -> ImageModel:
     from napari_segany.models import checkpoints
     from napari_segany.models.nano.weights import is_nano, load_nano
-    from napari_segany.models.sam.layouts import LAYOUTS
+    from napari_segany.models.sam import layouts as sam
     from napari_segany.models.sam.predictor import SamModel
+    from napari_segany.models.sam2 import layouts as sam2
+    from napari_segany.models.sam2.network import Sam2
+    from napari_segany.models.sam2.predictor import Sam2Model
 
     state = checkpoints.read_state(path)
     if is_nano(state):
         return load_nano(device, dtype, path)  # type: ignore[arg-type]
-    layout, size = checkpoints.recognise(state, LAYOUTS, str(path))
+    layout, size = checkpoints.recognise(state, [*sam.LAYOUTS, *sam2.LAYOUTS], str(path))
     network = checkpoints.build(state, layout, size, str(path))
     name = info.name if info is not None else path.stem
+    if isinstance(network, Sam2):
+        return Sam2Model(network, name, device, dtype)  # type: ignore[arg-type]
     return SamModel(network, name, layout.family, device, dtype)  # type: ignore[arg-type]

@@ -79,16 +79,16 @@ class MaskDecoder(nn.Module):
         assert isinstance(first, nn.ConvTranspose2d) and isinstance(second, nn.ConvTranspose2d)
         assert isinstance(norm, LayerNorm2d)
         side, prompts = int(image.shape[1] ** 0.5), len(image)
-        fine = _split_pixels(image, first)  # (P, N, 4, C/4)
+        fine = split_pixels(image, first)  # (P, N, 4, C/4)
         fine = F.gelu(norm.last(fine))
-        finest = F.gelu(_split_pixels(fine, second)).flatten(1, 3)  # (P, N * 4 * 4, C/8)
+        finest = F.gelu(split_pixels(fine, second)).flatten(1, 3)  # (P, N * 4 * 4, C/8)
         masks = weights @ finest.transpose(1, 2)
         # (y, x) of the cell, then (dy, dx) of each of the two splits.
         masks = masks.view(prompts, -1, side, side, 2, 2, 2, 2)
         return masks.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(prompts, -1, 4 * side, 4 * side)
 
 
-def _split_pixels(x: Tensor, up: nn.ConvTranspose2d) -> Tensor:
+def split_pixels(x: Tensor, up: nn.ConvTranspose2d) -> Tensor:
     """Apply a 2x2 stride-2 transposed convolution to (..., C) pixels: (..., 4, C_out), (dy, dx) row by row."""
     weight = up.weight.permute(0, 2, 3, 1).flatten(1)  # (C, 2 * 2 * C_out)
     return torch.matmul(x, weight).unflatten(-1, (4, -1)) + up.bias

@@ -1,0 +1,222 @@
+"""Following objects through a stack: what SAM 2 remembers of each, and what it makes of the next frame."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from napari_segany.core.masks import Candidates
+from napari_segany.core.prompts import Prompt
+from napari_segany.models.sam2.mask_decoder import Decoded
+from napari_segany.models.sam2.network import MEMORY_SLOTS, POINTERS, chosen
+
+if TYPE_CHECKING:
+    from napari_segany.models.sam2.predictor import Sam2Embedding, Sam2Model
+
+#: Logit of every pixel of an object that is not in the frame.
+ABSENT_LOGIT = -1024.0
+#: Logit of the pixels of a mask that was given.
+GIVEN_LOGIT = 10.0
+#: Objects whose memories are attended to at once.
+BATCH = {"cpu": 4, "cuda": 32, "mps": 8}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What is kept of one object on one frame.
+
+    Attributes
+    ----------
+    features : (N, c) bfloat16
+    pointer : (C,)
+    """
+
+    features: Tensor
+    pointer: Tensor
+
+
+class Sam2Tracker:
+    """Memories of objects on one stack.
+
+    Kept of each object are its prompted frames and, around them and around
+    the frame last seen, as many others as an answer looks at, so memory does
+    not grow with the stack.
+
+    Parameters
+    ----------
+    model : Sam2Model
+    frames : int
+        Length of the stack.
+    """
+
+    def __init__(self, model: Sam2Model, frames: int) -> None:
+        self.model, self.network = model, model.network
+        self.pointers = min(frames, POINTERS)
+        self.prompted: dict[int, dict[int, Memory]] = defaultdict(dict)
+        self.seen: dict[int, dict[int, Memory]] = defaultdict(dict)
+
+    def forget(self, object_id: int) -> None:
+        """Drop an object."""
+        self.prompted.pop(object_id, None)
+        self.seen.pop(object_id, None)
+
+    @torch.inference_mode()
+    def condition(self, frame: int, embedding: Sam2Embedding, given: Mapping[int, Prompt]) -> dict[int, Candidates]:
+        """Learn what objects look like on a frame.
+
+        Parameters
+        ----------
+        frame : int
+        embedding : Sam2Embedding
+            Of that frame.
+        given : object id -> Prompt
+            A mask alone is taken as the truth.
+
+        Returns
+        -------
+        object id -> Candidates
+        """
+        self.model.check(embedding)
+        answers: dict[int, Candidates] = {}
+        for object_id, prompt in given.items():
+            known = prompt.mask is not None and prompt.box is None and len(prompt.points) == 0
+            learn = self._learn_mask if known else self._learn_prompt
+            logits, score, pointer, present = learn(embedding, prompt)
+            answers[object_id] = self.model.candidates(embedding.image_shape, logits, score)
+            inside = (self._enlarge(logits[:, None]) > 0).float()
+            features = self.network.remember(embedding.features, inside, present)
+            self.prompted[object_id][frame] = Memory(features[0].bfloat16(), pointer[0])
+            self.seen[object_id].pop(frame, None)
+        return answers
+
+    def _learn_prompt(self, embedding: Sam2Embedding, prompt: Prompt) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Logits (1, h, w), score (1,), pointer (1, C) and presence (1,) for clicks, a box and an earlier mask."""
+        tokens, masks = self.model.encode_prompts(embedding.image_shape, [prompt])
+        several = len(prompt.points) + 2 * (prompt.box is not None) <= 1
+        found = self.network.decode(
+            embedding.features + self.network.no_mem_embed, embedding.skips, tokens, masks, several
+        )
+        best = found.scores.argmax(dim=1)
+        present = found.presence > 0
+        logits = torch.where(present[:, None, None], chosen(found.logits, best), ABSENT_LOGIT)
+        return logits, chosen(found.scores, best), self._pointers(found, best), present
+
+    def _learn_mask(self, embedding: Sam2Embedding, prompt: Prompt) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The same for a mask that is known: the decoder only makes its pointer."""
+        assert prompt.mask is not None
+        size = self.network.config.input_size
+        mask = (self.model.mask_input(prompt.mask > 0, size) >= 0.5).float()[None]
+        tokens, _ = self.model.encode_prompts(embedding.image_shape, [Prompt()])
+        small = self.network.mask_downsample(mask.to(self.network.dtype))
+        found = self.network.decode(embedding.features, embedding.skips, tokens, small, False)
+        logits = F.interpolate(
+            (2 * mask - 1) * GIVEN_LOGIT, scale_factor=0.25, mode="bilinear", align_corners=False, antialias=True
+        )
+        present = mask.flatten(1).any(dim=1)
+        pointer = self.network.point_to(found.tokens[:, 0], present & (found.presence > 0))
+        return logits[0], mask.new_ones(1), pointer, present
+
+    def _pointers(self, found: Decoded, best: Tensor) -> Tensor:
+        """Pointers (P, C) of the masks chosen."""
+        token = chosen(found.tokens, best) if found.tokens.shape[1] > 1 else found.tokens[:, 0]
+        return self.network.point_to(token, found.presence > 0)
+
+    @torch.inference_mode()
+    def follow(
+        self, frame: int, embedding: Sam2Embedding, objects: Collection[int], backward: bool = False
+    ) -> dict[int, Candidates]:
+        """Find objects on the next frame by their memories.
+
+        Parameters
+        ----------
+        frame : int
+        embedding : Sam2Embedding
+        objects : ids that were conditioned before
+        backward : bool
+            Whether frames come in falling order.
+
+        Returns
+        -------
+        object id -> Candidates
+            One mask each, empty where the object is not in the frame.
+        """
+        self.model.check(embedding)
+        recalled = {object_id: self._recall(object_id, frame, backward) for object_id in objects}
+        groups = defaultdict(list)
+        for object_id, (memories, _, pointers, _) in recalled.items():
+            groups[len(memories), len(pointers)].append(object_id)
+        answers: dict[int, Candidates] = {}
+        for members in groups.values():
+            for start in range(0, len(members), BATCH[self.model.device.type]):
+                part = members[start : start + BATCH[self.model.device.type]]
+                memories, slots, pointers, distances = (
+                    torch.stack(column) for column in zip(*(recalled[i] for i in part), strict=True)
+                )
+                image = self.network.recall(
+                    embedding.features, memories.to(self.network.dtype), slots, pointers, distances
+                )
+                answers.update(self._find(frame, embedding, part, image))
+        return answers
+
+    def _find(self, frame: int, embedding: Sam2Embedding, objects: list[int], image: Tensor) -> dict[int, Candidates]:
+        tokens, _ = self.model.encode_prompts(embedding.image_shape, [Prompt()])
+        found = self.network.decode(image, embedding.skips, tokens.expand(len(objects), -1, -1), None, True)
+        best = found.scores.argmax(dim=1)
+        present = found.presence > 0
+        logits = torch.where(present[:, None, None], chosen(found.logits, best), ABSENT_LOGIT)
+        pointers = self._pointers(found, best)
+        probability = self._enlarge(logits[:, None]).sigmoid()
+        features = self.network.remember(embedding.features, probability, present).bfloat16()
+        scores = chosen(found.scores, best)
+        answers = {}
+        for row, object_id in enumerate(objects):
+            self.seen[object_id][frame] = Memory(features[row], pointers[row])
+            self._thin_out(object_id, frame)
+            answers[object_id] = self.model.candidates(
+                embedding.image_shape, logits[row : row + 1], scores[row : row + 1]
+            )
+        return answers
+
+    def _recall(self, object_id: int, frame: int, backward: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Memories (F, N, c), their slots (F,), pointers (K, C) and their distances (K,)."""
+        step = -1 if backward else 1
+        prompted, seen = self.prompted[object_id], self.seen[object_id]
+        memories = [memory.features for memory in prompted.values()]
+        slots = [MEMORY_SLOTS - 1] * len(prompted)
+        signed = [((frame - at) * step, memory.pointer) for at, memory in prompted.items() if (frame - at) * step >= 0]
+        for distance in range(MEMORY_SLOTS - 1, 0, -1):
+            memory = seen.get(frame - step * distance)
+            if memory is not None:
+                memories.append(memory.features)
+                slots.append(distance - 1)
+        for distance in range(1, self.pointers):
+            memory = seen.get(frame - step * distance)
+            if memory is not None:
+                signed.append((distance, memory.pointer))
+        device, dtype = self.model.device, self.network.dtype
+        longest = max(self.pointers - 1, 1)
+        none = self.network.no_obj_ptr[:0]
+        return (
+            torch.stack(memories),
+            torch.tensor(slots, device=device),
+            torch.cat([none, *(pointer[None] for _, pointer in signed)]).to(dtype),
+            torch.tensor([distance / longest for distance, _ in signed], device=device),
+        )
+
+    def _thin_out(self, object_id: int, now: int) -> None:
+        """Drop what no answer will look at: far from the frame just seen and from every prompted one."""
+        near = [now, *self.prompted[object_id]]
+        seen = self.seen[object_id]
+        for frame in [f for f in seen if min(abs(f - n) for n in near) > self.pointers]:
+            del seen[frame]
+
+    def _enlarge(self, logits: Tensor) -> Tensor:
+        """Stretch (P, 1, h, w) logits to the size of the network's input."""
+        size = (self.network.config.input_size,) * 2
+        return F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
