@@ -74,19 +74,18 @@ def prompts(**given: torch.Tensor) -> WindowPrompts:
 
 def test_clicks_are_drawn_where_they_are_and_padding_is_not() -> None:
     points, labels = torch.tensor([[[40.0, 100.0], [200.0, 20.0], [1.0, 1.0]]]), torch.tensor([[1, 0, -1]])
-    maps4, maps8 = render(prompts(points=points, labels=labels))
-    assert maps4.shape == (1, 8, 64, 64) and maps8.shape == (1, 8, 32, 32)
-    for maps, stride in ((maps4, 4), (maps8, 8)):
-        for channel, (x, y) in ((0, (40, 100)), (1, (40, 100)), (2, (200, 20)), (3, (200, 20))):
-            peak = divmod(int(maps[0, channel].argmax()), WINDOW // stride)
-            assert abs(peak[0] - y / stride) <= 1 and abs(peak[1] - x / stride) <= 1
-        assert maps[0, 4:].abs().max() == 0 and maps[0, 0, 0, 0] < 1e-3
+    maps = render(prompts(points=points, labels=labels))
+    assert maps.shape == (1, 8, 64, 64)
+    for channel, (x, y) in ((0, (40, 100)), (1, (40, 100)), (2, (200, 20)), (3, (200, 20))):
+        peak = divmod(int(maps[0, channel].argmax()), WINDOW // 4)
+        assert abs(peak[0] - y / 4) <= 1 and abs(peak[1] - x / 4) <= 1
+    assert maps[0, 4:].abs().max() == 0 and maps[0, 0, 0, 0] < 1e-3
 
 
 def test_boxes_cover_their_cells_in_proportion() -> None:
-    maps4, _ = render(prompts(boxes=torch.tensor([[8.0, 16.0, 26.0, 40.0]])))
-    assert maps4[0, 4].sum() * 16 == pytest.approx(18 * 24) and (maps4[0, 5] == 1).all()
-    assert maps4[0, 4, 5, 6] == pytest.approx(0.5)
+    maps = render(prompts(boxes=torch.tensor([[8.0, 16.0, 26.0, 40.0]])))
+    assert maps[0, 4].sum() * 16 == pytest.approx(18 * 24) and (maps[0, 5] == 1).all()
+    assert maps[0, 4, 5, 6] == pytest.approx(0.5)
 
 
 def test_a_windows_grid_leads_back_to_the_image() -> None:

@@ -124,3 +124,62 @@ def test_overlaps_go_to_the_larger_logit_not_the_higher_id(session: Session) -> 
     run(session)
     assert (session.labels[0][5:15, 5:15] == 1).all()
     assert (session.labels[0] == 2).sum() == 75
+
+
+def test_a_cancelled_run_can_go_on(session: Session) -> None:
+    session.prompt(1, 2, points=[(20, 25)])
+    running = session.propagate()
+    next(running), next(running), next(running)
+    running.close()
+    before = len(session.model.embedded)
+    assert run(session, resume=True) == [5, 1, 0]
+    assert len(session.model.embedded) - before <= 7
+    for frame in range(6):
+        np.testing.assert_array_equal(session.labels[frame] == 1, disc(SHAPE, (20, 25), 5))
+
+
+class TestUpdate:
+    @pytest.fixture
+    def long(self) -> Session:
+        """Sixty frames through which two objects have been carried."""
+        frames = ArrayFrames(np.zeros((60, *SHAPE), np.uint8))
+        session = Session(frames, DiscModel(), ArrayLabels((60, *SHAPE)))
+        session.prompt(1, 0, points=[(10, 10)])
+        session.prompt(2, 0, points=[(30, 40)])
+        session.prompt(1, 50, points=[(10, 10)])
+        list(session.propagate())
+        session.model.embedded.clear()
+        return session
+
+    def test_nothing_changed_nothing_to_do(self, long: Session) -> None:
+        assert list(long.update()) == [] and long.model.embedded == []
+
+    def test_a_correction_reaches_as_far_as_it_changes_anything(self, long: Session) -> None:
+        untouched = long.labels.copy()
+        long.prompt(1, 30, points=[(10, 30)], replace=True)
+        visited = [frame for frame, _ in long.update()]
+        # Forward until the prompt on frame 50 has put the object right for as long as a memory lasts,
+        # backward half of the way to the prompt on frame 0.
+        assert visited == [*range(30, 56), *range(30, 15, -1)]
+        assert [int(long.labels[frame][10, 30]) for frame in (15, 16, 49, 50)] == [0, 1, 1, 0]
+        np.testing.assert_array_equal(long.labels == 2, untouched == 2)
+        assert list(long.update()) == []
+
+    def test_a_correction_that_changes_nothing_ends_soon(self, long: Session) -> None:
+        long.accept(1, 30, mask=long.labels[30] == 1)
+        visited = {frame for frame, _ in long.update()}
+        assert visited == set(range(25, 36))
+
+    def test_accepted_frames_stay(self, long: Session) -> None:
+        drawn = disc(SHAPE, (12, 12), 7)
+        long.accept(1, 35, mask=drawn)
+        long.prompt(1, 30, points=[(25, 25)], replace=True)
+        list(long.update())
+        np.testing.assert_array_equal(long.labels[35] == 1, drawn)
+
+    def test_it_is_one_step_to_undo(self, long: Session) -> None:
+        before = long.labels.copy()
+        long.prompt(1, 30, points=[(10, 30)], replace=True)
+        list(long.update())
+        assert long.undo() == "update"
+        np.testing.assert_array_equal(long.labels, before)

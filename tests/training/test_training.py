@@ -9,7 +9,8 @@ import torch
 
 from napari_segany import samples
 from napari_segany.training.clicks import first_prompts, with_correction
-from napari_segany.training.crops import draw_crop, make_example
+from napari_segany.training.crops import draw_earlier, draw_window, make_example, make_stack
+from napari_segany.training.crops import samples as sample_stream
 from napari_segany.training.folder import read_folder
 from napari_segany.training.generate import KINDS, generate
 from napari_segany.training.losses import dice_loss, focal_loss, mask_iou, prompt_loss
@@ -43,10 +44,41 @@ def test_crops_keep_image_and_labels_together() -> None:
     labels[60:100, 70:130] = 4
     image = (labels > 0).astype(np.uint8) * 200
     for seed in range(10):
-        crop, cut = draw_crop(make_example(image, labels), np.random.default_rng(seed), 128)
+        example = make_example(image, labels)
+        crop, cut = draw_window(example, np.random.default_rng(seed), 128).cut(example)
         assert crop.shape == (3, 128, 128) and (cut == 4).any()
         inside = crop[0].numpy() > 127
         assert (inside == (cut == 4)).mean() > 0.97
+
+
+def test_earlier_frames_show_the_same_objects_elsewhere() -> None:
+    labels = np.zeros((200, 220), np.int32)
+    labels[60:100, 70:130] = 4
+    example = make_example((labels > 0).astype(np.uint8) * 200, labels)
+    moved = []
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        window = draw_window(example, rng, 128)
+        _, now = window.cut(example)
+        image, earlier = draw_earlier(example, window, rng)
+        assert ((image[0].numpy() > 127) == (earlier == 4)).mean() > 0.95
+        moved.append(((now == 4) & (earlier == 4)).sum() / ((now == 4) | (earlier == 4)).sum())
+    assert 0.2 < np.mean(moved) < 0.95
+
+
+def test_planes_of_a_stack_know_their_neighbours() -> None:
+    stack = np.random.default_rng(0).integers(0, 200, (9, 64, 64)).astype(np.uint8)
+    labels = np.repeat(np.arange(1, 10), 64 * 64).reshape(9, 64, 64)
+    labels[:, :20] = 100
+    planes = make_stack(stack, labels, reach=2, every=4)
+    assert [int(plane.labels[0][-1, -1]) for plane in planes] == [1, 5, 9]
+    assert [[int(n.labels[0][-1, -1]) for n in plane.neighbours] for plane in planes] == [[2, 3], [4, 6, 3, 7], [8, 7]]
+    drawn = sample_stream([(1.0, planes)], 0, 64, 3)
+    for _ in range(5):
+        sample = next(drawn)
+        assert len(sample.earlier) == 2 and all(masks.shape == (3, 64, 64) for _, masks in sample.earlier)
+        # Only objects that were there before can be followed, and they may have left.
+        assert all(masks.any(axis=(1, 2)).all() for _, masks in sample.earlier)
 
 
 def test_simulated_prompts_say_the_truth() -> None:

@@ -40,6 +40,13 @@ class Prompt:
         """Whether a single click is all there is, so that several masks fit."""
         return len(self.points) == 1 and self.box is None and self.mask is None
 
+    @property
+    def known_mask(self) -> np.ndarray | None:
+        """(H, W) bool when a mask is all there is: then nothing is left to ask."""
+        if self.mask is None or self.box is not None or len(self.points):
+            return None
+        return self.mask > 0
+
     def merged(self, later: Prompt) -> Prompt:
         """Return both prompts as one; the later box and mask win."""
         return Prompt(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -91,6 +91,36 @@ class ImageModel(Protocol):
         UnsupportedError
             When the embedding was made by another model.
         """
+        ...
+
+
+class Tracker(Protocol):
+    """What a model remembers of objects on one stack, and how it finds them on the next frame."""
+
+    def condition(self, frame: int, embedding: Any, given: Mapping[int, Prompt]) -> dict[int, Candidates]:
+        """Learn objects (by id) on a frame from prompts; a prompt that is a mask alone is the truth."""
+        ...
+
+    def remind(self, frame: int, embedding: Any, masks: Mapping[int, np.ndarray]) -> None:
+        """Remember masks (H, W) bool that were found on a frame earlier on."""
+        ...
+
+    def follow(
+        self, frame: int, embedding: Any, objects: Collection[int], backward: bool = False
+    ) -> dict[int, Candidates]:
+        """Find objects on a frame by what is remembered of the frames before it, or after it when `backward`.
+
+        Objects that are not there have an empty mask or are left out.
+        """
+        ...
+
+
+@runtime_checkable
+class StackModel(Protocol):
+    """An `ImageModel` with a memory of its own for stacks."""
+
+    def tracker(self, frames: int) -> Tracker:
+        """A fresh memory for objects on a stack of so many frames."""
         ...
 
 

@@ -47,8 +47,15 @@ class PropagationSettings:
         An object whose mask overlaps that of the frame before with a lower IoU has left.
     max_growth : float
         A mask that grows or shrinks by a larger factor within a frame is not believed, and ends the object.
+    memory_frames : int
+        Frames to look back on when a run goes on where another stopped, and frames on which nothing
+        changes before a correction is taken to have had its full effect.
+    unchanged_overlap : float
+        A mask that overlaps the one before a correction with this IoU has not changed.
     """
 
     min_score: float = 0.3
     min_overlap: float = 0.05
     max_growth: float = 4.0
+    memory_frames: int = 6
+    unchanged_overlap: float = 0.98

@@ -1,11 +1,14 @@
-"""Carrying masks from frame to frame: the mask found on one frame prompts the next."""
+"""In which order frames are visited, and which objects are asked for on each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from napari_segany.core.prompts import Prompt
-from napari_segany.core.protocols import Embedding, ImageModel
+import numpy as np
+
+from napari_segany.core.prompts import MASK_LOGIT, Prompt
+from napari_segany.core.protocols import Embedding, Tracker
 from napari_segany.core.settings import PropagationSettings
 from napari_segany.session.carried import Carried
 
@@ -13,50 +16,167 @@ from napari_segany.session.carried import Carried
 Anchors = Mapping[int, Prompt | Carried]
 
 
-def carry(
-    model: ImageModel,
-    embed: Callable[[int], Embedding],
-    objects: Mapping[int, Anchors],
-    frames: Sequence[int],
-    settings: PropagationSettings,
-) -> Iterator[tuple[int, dict[int, Carried]]]:
-    """Carry objects along frames in one direction, all objects of a frame in one batch.
+@dataclass(frozen=True)
+class Visit:
+    """One frame of a run.
+
+    Attributes
+    ----------
+    frame : int
+    found : object id -> Carried
+        Objects present on the frame.
+    running : object ids that were asked for
+    """
+
+    frame: int
+    found: dict[int, Carried]
+    running: frozenset[int]
+
+
+class Run:
+    """One propagation of some objects.
 
     Parameters
     ----------
-    model : ImageModel
+    tracker : Tracker
     embed : callable
         Gives the embedding of a frame; not called where nothing is asked.
-    objects : object id -> Anchors
-        An object starts at its first anchor in the order of `frames`; later
-        ones put it right again, or bring it back.
-    frames : frames in the order to visit
+    anchors : object id -> Anchors
+        All of them are learned before the first frame is visited.
+    span : range of frames
+    mask_of : callable
+        The mask (H, W) bool that labels hold of an object (id) on a frame.
     settings : PropagationSettings
-
-    Yields
-    ------
-    frame : int
-    found : object id -> Carried
-        Objects present on that frame.
     """
-    alive: dict[int, Carried] = {}
-    for frame in frames:
-        found: dict[int, Carried] = {}
-        asked: dict[int, Prompt] = {}
-        for object_id, anchors in objects.items():
-            anchor = anchors.get(frame)
-            if isinstance(anchor, Carried):
-                found[object_id] = anchor
-            elif anchor is not None:
-                asked[object_id] = anchor
-            elif object_id in alive:
-                asked[object_id] = alive[object_id].next_prompt()
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        embed: Callable[[int], Embedding],
+        anchors: Mapping[int, Anchors],
+        span: range,
+        mask_of: Callable[[int, int], np.ndarray],
+        settings: PropagationSettings,
+    ) -> None:
+        self.tracker, self.embed, self.span = tracker, embed, span
+        self.mask_of, self.settings = mask_of, settings
+        self.known = self._learn(anchors)
+
+    def _learn(self, anchors: Mapping[int, Anchors]) -> dict[int, dict[int, Carried]]:
+        by_frame: dict[int, dict[int, Prompt | Carried]] = {}
+        for object_id, own in anchors.items():
+            for frame, anchor in own.items():
+                by_frame.setdefault(frame, {})[object_id] = anchor
+        known: dict[int, dict[int, Carried]] = {object_id: {} for object_id in anchors}
+        for frame, given in sorted(by_frame.items()):
+            prompts = {
+                i: Prompt(mask=np.where(anchor.mask, MASK_LOGIT, -MASK_LOGIT).astype(np.float32))
+                if isinstance(anchor, Carried)
+                else anchor
+                for i, anchor in given.items()
+            }
+            answers = self.tracker.condition(frame, self.embed(frame), prompts)
+            for i, anchor in given.items():
+                known[i][frame] = anchor if isinstance(anchor, Carried) else Carried.from_candidates(answers[i])
+        return known
+
+    def forward(self, finished: frozenset[int] = frozenset()) -> Iterator[Visit]:
+        """From each object's first anchor to the end; what a cancelled run has `finished` is passed over."""
+        begins = {i: min(own) for i, own in self.known.items()}
+        order = range(min(begins.values()), self.span.stop)
+        yield from self._along(order, lambda i, frame: begins[i] <= frame, False, finished)
+
+    def backward(self, from_first: bool, finished: frozenset[int] = frozenset()) -> Iterator[Visit]:
+        """From each object's first or last anchor to the start.
+
+        Parameters
+        ----------
+        from_first : bool
+            After a `forward` run: that has done the first anchor and all after it.
+        finished : frames
+        """
+        ends = {i: min(own) - 1 if from_first else max(own) for i, own in self.known.items()}
+        order = range(max(ends.values()), self.span.start - 1, -1)
+        yield from self._along(order, lambda i, frame: frame <= ends[i], True, finished)
+
+    def _along(
+        self, order: range, runs: Callable[[int, int], bool], backward: bool, finished: frozenset[int]
+    ) -> Iterator[Visit]:
+        started = False
+        for frame in order:
+            running = frozenset(i for i in self.known if runs(i, frame))
+            if not started and frame in finished:
+                continue
+            if not started and frame - order.step in finished:
+                self._remind(frame, running, backward)
+            started = True
+            yield self._visit(frame, running, backward)
+
+    def again(self, changed: Mapping[int, frozenset[int]]) -> Iterator[Visit]:
+        """Redo only what changed anchors change.
+
+        From each changed frame outwards until the masks of an object have
+        equalled its labels for as many frames as a memory lasts; backwards at
+        most half of the way to the anchor before.
+
+        Parameters
+        ----------
+        changed : object id -> frames whose anchor came, went or changed
+        """
+        frames = [frame for own in changed.values() for frame in own]
+        ways = (range(min(frames), self.span.stop), range(max(frames), self.span.start - 1, -1))
+        for backward, order in enumerate(ways):
+            equal: dict[int, int] = {}
+            ends: dict[int, int] = {}
+            for frame in order:
+                fresh = {i for i, own in changed.items() if frame in own}
+                if fresh:
+                    self._remind(frame, fresh - equal.keys(), bool(backward))
+                    equal.update(dict.fromkeys(fresh, 0))
+                    ends.update({i: self._halfway(i, frame) for i in fresh})
+                if backward:
+                    equal = {i: count for i, count in equal.items() if frame > ends[i]}
+                if not equal:
+                    continue
+                before = {i: self.mask_of(i, frame) for i in equal}
+                visit = self._visit(frame, frozenset(equal), bool(backward))
+                yield visit
+                for i, mask in before.items():
+                    same = _agree(visit.found.get(i), mask, self.settings.unchanged_overlap)
+                    equal[i] = equal[i] + 1 if same else 0
+                    if equal[i] >= self.settings.memory_frames and i not in fresh:
+                        del equal[i]
+
+    def _halfway(self, object_id: int, frame: int) -> int:
+        """The frame between an anchor and the one before it; before the stack when there is none."""
+        earlier = [anchor for anchor in self.known[object_id] if anchor < frame]
+        return (max(earlier) + frame) // 2 if earlier else -1
+
+    def _visit(self, frame: int, running: frozenset[int], backward: bool) -> Visit:
+        found = {i: self.known[i][frame] for i in running if frame in self.known[i]}
+        asked = sorted(running - found.keys())
         if asked:
-            answers = model.predict(embed(frame), list(asked.values()))
-            for object_id, answer in zip(asked, answers, strict=True):
-                now = Carried.from_candidates(answer)
-                prompted = frame in objects[object_id]
-                if (prompted and not now.is_empty) or (not prompted and now.continues(alive[object_id], settings)):
-                    found[object_id] = now
-        alive = found
-        yield frame, found
+            answers = self.tracker.follow(frame, self.embed(frame), asked, backward)
+            found.update({i: Carried.from_candidates(answer) for i, answer in answers.items()})
+        return Visit(frame, {i: carried for i, carried in found.items() if not carried.is_empty}, running)
+
+    def _remind(self, frame: int, objects: Sequence[int] | frozenset[int] | set[int], backward: bool) -> None:
+        """Tell the tracker what labels say of the frames it would remember, farthest first."""
+        step = -1 if backward else 1
+        for distance in range(self.settings.memory_frames, 0, -1):
+            earlier = frame - step * distance
+            if earlier in self.span:
+                masks = {i: self.mask_of(i, earlier) for i in objects if earlier not in self.known[i]}
+                masks = {i: mask for i, mask in masks.items() if mask.any()}
+                if masks:
+                    self.tracker.remind(earlier, self.embed(earlier), masks)
+
+
+def _agree(carried: Carried | None, mask: np.ndarray, overlap: float) -> bool:
+    """Whether a new mask equals an old one."""
+    if carried is None:
+        return not mask.any()
+    inside = mask[carried.box[0] : carried.box[2], carried.box[1] : carried.box[3]]
+    common = np.count_nonzero(inside & carried.patch)
+    union = np.count_nonzero(mask) + np.count_nonzero(carried.patch) - common
+    return bool(common >= overlap * union)

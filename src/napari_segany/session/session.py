@@ -13,13 +13,14 @@ from psygnal import Signal
 from napari_segany.core.errors import InvalidImageError, InvalidLabelsError, InvalidPromptError
 from napari_segany.core.masks import Candidates
 from napari_segany.core.prompts import PointsLike, Prompt, make_prompt
-from napari_segany.core.protocols import Embedding, FrameSource, ImageModel, LabelStore
+from napari_segany.core.protocols import Embedding, FrameSource, ImageModel, LabelStore, StackModel, Tracker
 from napari_segany.core.settings import PropagationSettings
 from napari_segany.core.state import Key
 from napari_segany.session.carried import Carried
+from napari_segany.session.carrying import CarryingTracker
 from napari_segany.session.compose import compose
 from napari_segany.session.history import EntryEdit, History, LabelEdit, Step
-from napari_segany.session.propagation import carry
+from napari_segany.session.propagation import Run, Visit
 from napari_segany.session.tracks import Track, tracks
 
 Direction = Literal["both", "forward", "backward"]
@@ -74,6 +75,7 @@ class Session:
         self.scores: dict[Key, float] = {}
         self.finished: set[int] = set()
         self.history = History()
+        self._changed: dict[int, set[int]] = {}
         self._candidates: dict[Key, Candidates] = {}
         self._embeddings: OrderedDict[int, Embedding] = OrderedDict()
         self._record = record or (lambda event: None)
@@ -251,6 +253,7 @@ class Session:
         start: int | None = None,
         stop: int | None = None,
         direction: Direction = "both",
+        resume: bool = False,
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Carry objects from their prompted frames through the stack.
 
@@ -262,6 +265,8 @@ class Session:
         start, stop : int, optional
             Frames ``start <= frame < stop`` are visited; all by default.
         direction : {"both", "forward", "backward"}
+        resume : bool
+            Go on where the last run was stopped.
 
         Yields
         ------
@@ -283,45 +288,68 @@ class Session:
         if direction not in ("both", "forward", "backward"):
             raise InvalidPromptError(f'The direction must be "both", "forward" or "backward", got {direction!r}.')
         anchors = self._anchors(objects, first, last)
+        if not resume:
+            self.finished.clear()
         return self._propagate(anchors, range(first, last), direction)
 
     def _propagate(
         self, anchors: dict[int, dict[int, Prompt | Carried]], span: range, direction: Direction
     ) -> Iterator[tuple[int, np.ndarray]]:
-        begins = {object_id: min(by_frame) for object_id, by_frame in anchors.items()}
-        ends = {object_id: max(by_frame) for object_id, by_frame in anchors.items()}
+        run, done = self._run(anchors, span), frozenset(self.finished)
         step = Step("propagate")
         try:
             if direction != "backward":
-                for frame, found in self._carry(anchors, range(min(begins.values()), span.stop)):
-                    for object_id, begin in begins.items():
-                        if frame == begin and object_id in found:
-                            # The way back starts from this very mask.
-                            anchors[object_id] = {**anchors[object_id], frame: found[object_id]}
-                    running = {object_id for object_id, begin in begins.items() if begin <= frame}
-                    yield frame, self._write(step, frame, found, running)
+                yield from (self._write(step, visit) for visit in run.forward(done))
             if direction != "forward":
-                seeds = anchors
-                if direction == "both":
-                    seeds = {i: {begins[i]: by_frame[begins[i]]} for i, by_frame in anchors.items()}
-                    ends = begins
-                for frame, found in self._carry(seeds, range(max(ends.values()), span.start - 1, -1)):
-                    past = {i for i in ends if frame < ends[i] or (frame == ends[i] and direction != "both")}
-                    if past:
-                        carried = {i: mask for i, mask in found.items() if i in past}
-                        yield frame, self._write(step, frame, carried, past)
+                yield from (self._write(step, visit) for visit in run.backward(direction == "both", done))
+            for object_id in anchors:
+                self._changed.pop(object_id, None)
         finally:
             self.history.push(step)
 
-    def _carry(
-        self, anchors: dict[int, dict[int, Prompt | Carried]], frames: range
-    ) -> Iterator[tuple[int, dict[int, Carried]]]:
-        return carry(self.model, self.embedding, anchors, frames, self.settings)
+    def update(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Bring labels up to date after corrections, redoing only what they change.
 
-    def _write(self, step: Step, frame: int, found: dict[int, Carried], running: set[int]) -> np.ndarray:
+        Objects whose prompts or accepted masks have changed since they were
+        last propagated are followed from those frames outwards, until they are
+        where they were before. Accepted frames stay as they are.
+
+        Yields
+        ------
+        frame, labels
+            As `propagate` does.
+        """
+        known = {i for i, _ in (*self.prompts, *self.accepted)}
+        changed = {i: frozenset(frames) for i, frames in self._changed.items() if i in known}
+        if not changed:
+            return
+        step = Step("update")
+        try:
+            run = self._run(self._anchors(sorted(changed), 0, len(self.frames)), range(len(self.frames)))
+            yield from (self._write(step, visit) for visit in run.again(changed))
+            for object_id, frames in changed.items():
+                self._changed[object_id] -= frames
+                if not self._changed[object_id]:
+                    del self._changed[object_id]
+        finally:
+            self.history.push(step)
+
+    def _run(self, anchors: dict[int, dict[int, Prompt | Carried]], span: range) -> Run:
+        tracker: Tracker = (
+            self.model.tracker(len(self.frames))
+            if isinstance(self.model, StackModel)
+            else CarryingTracker(self.model, self.settings)
+        )
+        return Run(tracker, self.embedding, anchors, span, self._mask_of, self.settings)
+
+    def _mask_of(self, object_id: int, frame: int) -> np.ndarray:
+        return self.store.read(frame) == object_id
+
+    def _write(self, step: Step, visit: Visit) -> tuple[int, np.ndarray]:
         """Write what was found on a frame; what the person accepted there stays as it is."""
+        frame, found = visit.frame, visit.found
         with self._lock:
-            moving = {i for i in running if (i, frame) not in self.accepted}
+            moving = {i for i in visit.running if (i, frame) not in self.accepted}
             before = self.store.read(frame)
             after = compose(before, {i: mask for i, mask in found.items() if i in moving}, moving)
             if (before != after).any():
@@ -338,7 +366,7 @@ class Session:
         self.finished.add(frame)
         self._record({"event": "frame", "frame": frame})
         self.labels_changed.emit(frame)
-        return after
+        return frame, after
 
     def _anchors(self, objects: Sequence[int] | None, first: int, last: int) -> dict[int, dict[int, Prompt | Carried]]:
         """What is known of each object inside a range of frames; an accepted mask outranks its prompts."""
@@ -393,7 +421,7 @@ class Session:
             return None
         for edit in step.edits:
             if isinstance(edit, EntryEdit):
-                self._record_set(edit)
+                self._note(edit)
                 if edit.table == "prompts":
                     self._candidates.pop(edit.key, None)
                     self.prompt_changed.emit(*edit.key)
@@ -405,8 +433,15 @@ class Session:
         for edit in step.edits:
             edit.redo()
             if isinstance(edit, EntryEdit):
-                self._record_set(edit)
+                self._note(edit)
         self.history.push(step)
+
+    def _note(self, edit: EntryEdit) -> None:
+        """Journal an edit, and remember where `update` has to start."""
+        self._record_set(edit)
+        if edit.table in ("prompts", "accepted"):
+            object_id, frame = edit.key
+            self._changed.setdefault(object_id, set()).add(frame)
 
     def _set(self, table: str, key: Key, value: Any) -> EntryEdit:
         return EntryEdit(table, getattr(self, table), key, value)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from napari_segany.core.masks import bounding_box
-from napari_segany.models.nano.prompt_maps import WINDOW, WindowPrompts
+from napari_segany.models.nano.network import WINDOW
+from napari_segany.models.nano.prompt_maps import WindowPrompts
 
 #: Share of first prompts that are a click, a box, or the mask of a neighbouring frame.
 KINDS = {"click": 0.45, "box": 0.3, "mask": 0.25}
@@ -48,6 +49,32 @@ def first_prompts(masks: np.ndarray, rng: np.random.Generator) -> tuple[WindowPr
             labels[i, 0] = 1
     prompts = WindowPrompts(*(torch.from_numpy(a) for a in (points, labels, boxes, previous, has_mask)))
     return prompts, torch.from_numpy(kinds == "click")
+
+
+def mask_prompts(masks: np.ndarray) -> WindowPrompts:
+    """Prompts that are masks (P, WINDOW, WINDOW) alone."""
+    count, cells = len(masks), WINDOW // 4
+    pooled = masks.reshape(count, 1, cells, 4, cells, 4).mean(axis=(3, 5), dtype=np.float32)
+    return WindowPrompts(
+        torch.zeros(count, 1, 2),
+        torch.full((count, 1), -1),
+        torch.full((count, 4), torch.nan),
+        torch.from_numpy(pooled),
+        torch.ones(count),
+    )
+
+
+def spoiled(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A mask as the model itself might have found it: now and then its outline is wrong."""
+    from scipy import ndimage
+
+    if rng.random() < 0.5:
+        return mask
+    size = np.sqrt(mask.sum())
+    soft = ndimage.gaussian_filter(mask.astype(np.float32), rng.uniform(0.02, 0.08) * size + 0.5)
+    noise = ndimage.zoom(rng.normal(0, 0.1, (8, 8)), WINDOW / 8, order=1)
+    changed = soft + noise > np.clip(rng.normal(0.5, 0.1), 0.2, 0.8)
+    return changed if changed.sum() >= 12 else mask
 
 
 def inner_click(mask: np.ndarray, rng: np.random.Generator) -> tuple[float, float]:

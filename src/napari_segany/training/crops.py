@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_segany.core.intensity import DEFAULT_PERCENTILES, estimate_range, to_rgb
+from napari_segany.core.intensity import DEFAULT_PERCENTILES, IntensityRange, estimate_range, to_rgb
 
 #: Longest side of the chosen object in the crop, pixels.
 SIZES = (18.0, 140.0)
@@ -26,16 +26,34 @@ class Example:
     labels : (H, W) int32 arrays to match
     complete : bool
         Whether every object of the image is labelled, so that the rest is background.
+    neighbours : Examples
+        Frames near this one in z or t, in which objects have the same ids.
     """
 
     images: Sequence[np.ndarray]
     labels: Sequence[np.ndarray]
     complete: bool = True
+    neighbours: Sequence[Example] = ()
 
 
-def make_example(image: np.ndarray, labels: np.ndarray, complete: bool = True) -> Example:
+def make_stack(stack: np.ndarray, labels: np.ndarray, reach: int = 3, every: int = 2) -> list[Example]:
+    """Prepare every so many planes of an (N, H, W) stack, each with those up to `reach` away as neighbours."""
+    intensity = estimate_range(stack, DEFAULT_PERCENTILES)
+    planes = [make_example(*pair, intensity=intensity) for pair in zip(stack, labels, strict=True)]
+    return [
+        replace(
+            plane, neighbours=[planes[j] for d in range(1, reach + 1) for j in (i - d, i + d) if 0 <= j < len(planes)]
+        )
+        for i, plane in enumerate(planes)
+        if i % every == 0 and labels[i].any()
+    ]
+
+
+def make_example(
+    image: np.ndarray, labels: np.ndarray, complete: bool = True, intensity: IntensityRange | None = None
+) -> Example:
     """Prepare an (H, W[, C]) image of any dtype and its (H, W) labels for cropping."""
-    rgb = to_rgb(image, estimate_range(image, DEFAULT_PERCENTILES))
+    rgb = to_rgb(image, intensity or estimate_range(image, DEFAULT_PERCENTILES))
     levels = [torch.from_numpy(rgb).permute(2, 0, 1)]
     label_levels = [labels.astype(np.int32)]
     while min(levels[-1].shape[1:]) >= 256 and len(levels) < 3:
@@ -45,14 +63,39 @@ def make_example(image: np.ndarray, labels: np.ndarray, complete: bool = True) -
     return Example([level.round().byte().numpy() for level in levels], label_levels, complete)
 
 
-def draw_crop(example: Example, rng: np.random.Generator, side: int) -> tuple[Tensor, np.ndarray]:
-    """Cut a rotated, flipped and scaled window around a random object.
+@dataclass(frozen=True)
+class Window:
+    """A rotated, flipped and scaled window of an image.
 
-    Returns
-    -------
-    image : (3, side, side) float32, 0-255
-    labels : (side, side) int32
+    Attributes
+    ----------
+    level : int
+        Of the pyramid it is cut from.
+    grid : (1, side, side, 2) float32
+        Where each of its pixels lies, as `grid_sample` takes it.
+    fill : float
+        Intensity of what lies outside the image.
+    size : float
+        Longest side of the chosen object in the window, pixels.
     """
+
+    level: int
+    grid: Tensor
+    fill: float
+    size: float
+
+    def cut(self, example: Example, moved: Tensor | float = 0.0) -> tuple[Tensor, np.ndarray]:
+        """Image (3, side, side) float32 0-255 and labels (side, side) int32; `moved` displaces the grid."""
+        source = torch.from_numpy(example.images[self.level])[None].float() - self.fill
+        labels = torch.from_numpy(example.labels[self.level])[None, None].float()
+        grid = self.grid + moved
+        image = F.grid_sample(source, grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0] + self.fill
+        cut = F.grid_sample(labels, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+        return image, cut[0, 0].numpy().astype(np.int32)
+
+
+def draw_window(example: Example, rng: np.random.Generator, side: int) -> Window:
+    """Place a window around a random object."""
     ids = np.unique(example.labels[0])
     ids = ids[ids > 0]
     if len(ids):
@@ -66,7 +109,6 @@ def draw_crop(example: Example, rng: np.random.Generator, side: int) -> tuple[Te
     zoom = float(np.clip(size / extent, 0.6 * side / max(example.labels[0].shape), 8.0))
     level = int(np.clip(np.floor(-np.log2(zoom) + 0.5), 0, len(example.images) - 1))
     source = torch.from_numpy(example.images[level])[None].float()
-    label_source = torch.from_numpy(example.labels[level])[None, None].float()
     height, width = source.shape[2:]
     zoom, centre = zoom * 2**level, centre / 2**level
     reach = max(0.0, side / 2 - size / 2)
@@ -82,9 +124,24 @@ def draw_crop(example: Example, rng: np.random.Generator, side: int) -> tuple[Te
     grid = F.affine_grid(torch.from_numpy(theta)[None].float(), [1, 1, side, side], align_corners=False)
     # What lies outside the image: black, or as bright as its ground.
     fill = 0.0 if rng.random() < 0.5 else float(source[..., ::4, ::4].median())
-    image = F.grid_sample(source - fill, grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0] + fill
-    cut = F.grid_sample(label_source, grid, mode="nearest", padding_mode="zeros", align_corners=False)
-    return image, cut[0, 0].numpy().astype(np.int32)
+    return Window(level, grid, fill, size)
+
+
+def draw_earlier(example: Example, window: Window, rng: np.random.Generator) -> tuple[Tensor, np.ndarray]:
+    """Show the objects of a window as a frame before or after may have shown them.
+
+    A neighbouring frame where there is one; else the same frame, its content
+    displaced and bent.
+    """
+    if example.neighbours and rng.random() < 0.8:
+        return window.cut(example.neighbours[int(rng.integers(len(example.neighbours)))])
+    side = window.grid.shape[1]
+    coarse = torch.from_numpy(rng.normal(0, 0.08, (1, 2, 7, 7)).astype(np.float32))
+    bend = F.interpolate(coarse, size=(side, side), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
+    shift = torch.from_numpy(rng.normal(0, 0.2, 2).astype(np.float32))
+    # The unit of the grid is half an image, ours is the chosen object.
+    unit = (window.grid[0, 1, 1] - window.grid[0, 0, 0]).abs().mean() * window.size
+    return window.cut(example, (bend + shift) * unit)
 
 
 def change_look(image: Tensor, rng: np.random.Generator) -> Tensor:
@@ -156,16 +213,24 @@ class Sample:
     dense : (2, S/4, S/4) float32
         Share of each cell inside an object, and depth inside it.
     complete : bool
+    earlier : pairs of (image, masks)
+        Other frames with the same objects.
     """
 
     image: Tensor
     masks: np.ndarray
     dense: Tensor
     complete: bool
+    earlier: Sequence[tuple[Tensor, np.ndarray]] = ()
 
 
 def samples(
-    groups: Sequence[tuple[float, Sequence[Example]]], seed: int, side: int, prompts: int, looks: float = 1.0
+    groups: Sequence[tuple[float, Sequence[Example]]],
+    seed: int,
+    side: int,
+    prompts: int,
+    looks: float = 1.0,
+    streams: float = 0.0,
 ) -> Iterator[Sample]:
     """Endless stream of samples.
 
@@ -180,23 +245,53 @@ def samples(
         Objects asked for in each crop.
     looks : float
         Share of the crops whose look is changed.
+    streams : float
+        Share of the crops that come with two earlier frames.
     """
     rng = np.random.default_rng(seed)
     weights = np.array([weight for weight, _ in groups]) / sum(weight for weight, _ in groups)
     while True:
         group = groups[rng.choice(len(groups), p=weights)][1]
         example = group[int(rng.integers(len(group)))]
-        image, labels = draw_crop(example, rng, side)
-        ids, areas = np.unique(labels, return_counts=True)
-        usable = ids[(ids > 0) & (areas >= 24)]
+        window = draw_window(example, rng, side)
+        image, labels = window.cut(example)
+        frames = [(image, labels)]
+        if example.neighbours or rng.random() < streams:
+            frames += [draw_earlier(example, window, rng) for _ in range(2)]
+        # Objects are chosen where they are known: an object of an earlier frame may have left.
+        usable = _usable(frames[-1][1])
+        for _, seen in frames[1:-1]:
+            usable = np.intersect1d(usable, _usable(seen))
         if len(usable) == 0:
             continue
         chosen = rng.choice(usable, size=prompts, replace=len(usable) < prompts)
-        small = np.searchsorted(ids, labels)[::2, ::2] if ids[0] == 0 else np.searchsorted(ids, labels)[::2, ::2] + 1
+        if rng.random() < looks:
+            look = int(rng.integers(2**31))
+            # One look for all frames, noise of their own.
+            frames = [(change_look(i, np.random.default_rng(look)), seen) for i, seen in frames]
+            if len(frames) > 1:
+                frames = [(_grain(i, rng), seen) for i, seen in frames]
+        ids = np.unique(labels)
+        small = np.searchsorted(ids, labels)[::2, ::2] + (ids[0] != 0)
         dense = np.stack([(small > 0).astype(np.float32), depth_map(small)])
+        (image, _), *earlier = frames
         yield Sample(
-            change_look(image, rng) if rng.random() < looks else image,
+            image,
             np.stack([labels == label for label in chosen]),
             F.avg_pool2d(torch.from_numpy(dense), 2),
             example.complete,
+            [(i, np.stack([seen == label for label in chosen])) for i, seen in earlier],
         )
+
+
+def _usable(labels: np.ndarray) -> np.ndarray:
+    """Ids of the objects that are large enough to be asked for."""
+    ids, areas = np.unique(labels, return_counts=True)
+    return ids[(ids > 0) & (areas >= 24)]
+
+
+def _grain(image: Tensor, rng: np.random.Generator) -> Tensor:
+    strength = 255 * float(np.exp(rng.uniform(np.log(0.003), np.log(0.08))))
+    return (image + strength * torch.from_numpy(rng.standard_normal((1, *image.shape[1:]), dtype=np.float32))).clamp(
+        0, 255
+    )

@@ -11,7 +11,6 @@ import copy
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,16 +18,16 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from napari_segany.models.nano.network import Nano
-from napari_segany.models.nano.prompt_maps import WINDOW, WindowPrompts, render
+from napari_segany.models.nano.prompt_maps import WindowPrompts, render
 from napari_segany.models.nano.weights import save_weights
-from napari_segany.training.clicks import first_prompts, with_correction
-from napari_segany.training.crops import Example, Sample, make_example, samples
-from napari_segany.training.folder import read_folder
-from napari_segany.training.generate import KINDS, generate
+from napari_segany.training.clicks import first_prompts, mask_prompts, spoiled, with_correction
+from napari_segany.training.crops import Sample
 from napari_segany.training.losses import dense_loss, mask_iou, prompt_loss
+from napari_segany.training.mixture import Mixture
+from napari_segany.training.optimiser import Optimiser
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,8 @@ class TrainingConfig:
     looks : float
         Share of crops whose gamma, contrast, noise and so on are changed. The
         last part of a training does well with fewer of them.
+    streams : float
+        Share of the crops of single images that come with frames made from them.
     per_kind : int
         Generated images of each kind held at once; they are renewed all the time.
     """
@@ -60,65 +61,13 @@ class TrainingConfig:
     prompts: int = 4
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
-    warmup: int = 100
+    warmup: int = 40
     ema: float = 0.998
     generated: float = 0.25
+    streams: float = 0.08
     looks: float = 1.0
     per_kind: int = 24
     seed: int = 0
-
-
-#: Share of the real crops that each modality gets, by the first word of its description.
-MODALITY_WEIGHTS = {"fluorescence": 0.5, "histology": 0.3, "brightfield": 0.08, "confocal": 0.12}
-#: Generated kinds that label only one structure among others.
-INCOMPLETE_KINDS = ("em-mitochondria", "em-neurites")
-
-
-class Generated(Sequence[Example]):
-    """Generated images of one kind, of which one is replaced now and then."""
-
-    def __init__(self, kind: str, count: int, seed: int) -> None:
-        self.kind, self.rng = kind, np.random.default_rng(seed)
-        self.examples: list[Example | None] = [None] * count
-
-    def __len__(self) -> int:
-        return len(self.examples)
-
-    def __getitem__(self, index: int) -> Example:  # type: ignore[override]
-        example = self.examples[index]
-        if example is None or self.rng.random() < 0.15:
-            side = int(self.rng.choice([256, 320]))
-            image, labels = generate(self.kind, int(self.rng.integers(2**31)), (side, side))
-            example = make_example(image, labels, self.kind not in INCOMPLETE_KINDS)
-            self.examples[index] = example
-        return example
-
-
-class Stream(IterableDataset[Sample]):
-    """Endless samples for one worker."""
-
-    def __init__(self, data: Path | None, config: TrainingConfig, seed: int) -> None:
-        self.data, self.config, self.seed = data, config, seed
-
-    def __iter__(self) -> Iterator[Sample]:
-        worker = torch.utils.data.get_worker_info()
-        seed = self.seed * 1000 + (worker.id if worker else 0)
-        torch.set_num_threads(1)
-        groups: list[tuple[float, Sequence[Example]]] = []
-        if self.data is not None:
-            real: dict[str, list[Example]] = {}
-            for modality, items in read_folder(self.data).items():
-                real.setdefault(modality.split(",")[0], []).extend(make_example(*item) for item in items)
-            for modality, examples in real.items():
-                groups.append(((1 - self.config.generated) * MODALITY_WEIGHTS.get(modality, 0.1), examples))
-        share = (self.config.generated if groups else 1.0) / len(KINDS)
-        for number, kind in enumerate(KINDS):
-            groups.append((share, Generated(kind, self.config.per_kind, seed * 100 + number)))
-        return samples(groups, seed, WINDOW, self.config.prompts, self.config.looks)
-
-
-def _identity(batch: list[Sample]) -> list[Sample]:
-    return batch
 
 
 def normalise(image: Tensor) -> Tensor:
@@ -128,39 +77,87 @@ def normalise(image: Tensor) -> Tensor:
 
 def train_step(model: Nano, batch: list[Sample], rng: np.random.Generator) -> tuple[Tensor, dict[str, float]]:
     """Loss and figures of one batch: first prompts, then one or two corrective clicks."""
-    masks = np.concatenate([sample.masks for sample in batch])
-    prompts, single = first_prompts(masks, rng)
-    truth = F.avg_pool2d(torch.from_numpy(masks)[:, None].float(), 4)[:, 0]
-    images = torch.stack([normalise(sample.image) for sample in batch])
-    per_crop = len(masks) // len(batch)
+    images = torch.stack([normalise(image) for s in batch for image in (s.image, *(i for i, _ in s.earlier))])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         fine, coarse, dense = model.encoder(images)
-    fine, coarse = fine.repeat_interleave(per_crop, 0), coarse.repeat_interleave(per_crop, 0)
+    firsts = np.cumsum([0] + [1 + len(sample.earlier) for sample in batch])[:-1]
     complete = torch.tensor([float(sample.complete) for sample in batch])
-    loss = dense_loss(dense.float(), torch.stack([sample.dense for sample in batch]), complete)
+    loss = dense_loss(dense[firsts].float(), torch.stack([sample.dense for sample in batch]), complete)
     figures = {"dense": float(loss.detach())}
-    rounds = 2 if rng.random() < 0.8 else 3
+    single = [(first, s) for first, s in zip(firsts, batch, strict=True) if not s.earlier]
+    streams = [(first, s) for first, s in zip(firsts, batch, strict=True) if s.earlier]
+    total = sum(len(sample.masks) for sample in batch)
+    for name, part in (("", single), ("stream ", streams)):
+        if part:
+            masks = np.concatenate([sample.masks for _, sample in part])
+            rows = np.concatenate([[first] * len(sample.masks) for first, sample in part])
+            if name:
+                prompts, unsure, memory = _recall(model, coarse, part, rng)
+            else:
+                (prompts, unsure), memory = first_prompts(masks, rng), None
+            part_loss, part_figures = _rounds(model, fine[rows], coarse[rows], masks, prompts, unsure, memory, rng)
+            loss = loss + part_loss * len(masks) / total
+            figures.update({name + key: value for key, value in part_figures.items()})
+    return loss, figures
+
+
+def _recall(
+    model: Nano, coarse: Tensor, part: list[tuple[int, Sample]], rng: np.random.Generator
+) -> tuple[WindowPrompts, Tensor, Tensor]:
+    """Prompts and memories from earlier frames: one or two of them, their windows not quite in place."""
+    memories = []
+    used = len(part[0][1].earlier) if rng.random() < 0.5 else 1
+    for number in range(used):
+        rows = np.concatenate([[first + 1 + number] * len(sample.masks) for first, sample in part])
+        masks = np.concatenate([sample.earlier[number][1] for _, sample in part])
+        cells = tuple(int(n) for n in np.clip(np.rint(rng.normal(0, 2, 2)), -6, 6)) if rng.random() < 0.5 else (0, 0)
+        known = mask_prompts(masks)
+        if number == 0:
+            prompts = mask_prompts(np.stack([spoiled(mask, rng) for mask in masks]))
+        maps = _shifted(render(known), *(2 * n for n in cells))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            memories.append(model.decoder.remember(_shifted(coarse[rows], *cells), maps))
+    return prompts, torch.zeros(len(masks), dtype=torch.bool), torch.cat(memories, dim=1)
+
+
+def _shifted(x: Tensor, dy: int, dx: int) -> Tensor:
+    """Move maps (P, C, h, w) by whole cells; zeros come in."""
+    height, width = x.shape[2:]
+    padded = F.pad(x, (max(dx, 0), max(-dx, 0), max(dy, 0), max(-dy, 0)))
+    return padded[:, :, max(-dy, 0) :, max(-dx, 0) :][:, :, :height, :width]
+
+
+def _rounds(
+    model: Nano,
+    fine: Tensor,
+    coarse: Tensor,
+    masks: np.ndarray,
+    prompts: WindowPrompts,
+    single: Tensor,
+    memory: Tensor | None,
+    rng: np.random.Generator,
+) -> tuple[Tensor, dict[str, float]]:
+    truth = F.avg_pool2d(torch.from_numpy(masks)[:, None].float(), 4)[:, 0]
+    there = (truth > 0.5).any(dim=2).any(dim=1)
+    loss, figures = torch.zeros(()), {}
+    rounds = 1 if memory is not None else 2 if rng.random() < 0.8 else 3
     for number in range(rounds):
-        answer, scores = _decode(model, fine, coarse, prompts)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            answer, scores = model.decoder(fine, coarse, render(prompts), memory)
+        answer, scores = answer.float(), scores.float()
         step_loss, chosen = prompt_loss(answer, scores, truth, single)
         loss = loss + step_loss
         given = answer.detach()[torch.arange(len(masks)), chosen]
         iou = mask_iou(given, truth)
         if number == 0:
             figures["click"] = float(iou[single].mean())
-            figures["other"] = float(iou[~single].mean())
+            figures["other"] = float(iou[~single & there].mean())
         elif number == 1:
             figures["corrected"] = float(iou.mean())
         if number + 1 < rounds:
             prompts = with_correction(prompts, truth, given, rng)
             single = torch.zeros_like(single)
     return loss, figures
-
-
-def _decode(model: Nano, fine: Tensor, coarse: Tensor, prompts: WindowPrompts) -> tuple[Tensor, Tensor]:
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        logits, scores = model.decoder(fine, coarse, *render(prompts))
-    return logits.float(), scores.float()
 
 
 def train(data: Path | None, out: Path, config: TrainingConfig, start: Path | None = None) -> Nano:
@@ -177,12 +174,13 @@ def train(data: Path | None, out: Path, config: TrainingConfig, start: Path | No
     torch.manual_seed(config.seed)
     model = Nano()
     if start is not None:
-        model.load_state_dict(torch.load(start, weights_only=True)["average"])
+        old = torch.load(start, weights_only=False)["average"]
+        new = model.state_dict()
+        print(
+            model.load_state_dict({k: v for k, v in old.items() if k in new and new[k].shape == v.shape}, strict=False)
+        )
     average = copy.deepcopy(model)
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-    optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+    optimiser = Optimiser(model, config.learning_rate, config.weight_decay)
     step, elapsed, last = 0, 0.0, out / "last.pt"
     if last.exists():
         saved = torch.load(last, weights_only=True)
@@ -191,9 +189,10 @@ def train(data: Path | None, out: Path, config: TrainingConfig, start: Path | No
         optimiser.load_state_dict(saved["optimiser"])
         step, elapsed = saved["step"], saved["elapsed"]
     rng = np.random.default_rng([config.seed, step])
-    loader = DataLoader(
-        Stream(data, config, config.seed + step), config.crops, num_workers=1, collate_fn=_identity, prefetch_factor=4
+    mixture = Mixture(
+        data, config.generated, config.per_kind, config.prompts, config.looks, config.streams, config.seed + step
     )
+    loader = DataLoader(mixture, config.crops, num_workers=1, collate_fn=list, prefetch_factor=4)
     sums: dict[str, list[float]] = {}
     began, saved_at = time.monotonic() - elapsed, time.monotonic()
     for batch in loader:
@@ -202,17 +201,15 @@ def train(data: Path | None, out: Path, config: TrainingConfig, start: Path | No
         if progress >= 1:
             break
         rate = config.learning_rate * min((step + 1) / config.warmup, 0.5 * (1 + math.cos(math.pi * progress)) + 0.01)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
         loss, figures = train_step(model, batch, rng)
-        optimiser.zero_grad()
+        model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        optimiser.step(rate)
         decay = min(config.ema, (step + 1) / (step + 10))
         with torch.no_grad():
-            for kept, new in zip(average.parameters(), model.parameters(), strict=True):
-                kept.lerp_(new, 1 - decay)
+            for kept, weight in zip(average.parameters(), model.parameters(), strict=True):
+                kept.lerp_(weight, 1 - decay)
         step += 1
         for name, value in {"loss": float(loss.detach()), **figures}.items():
             sums.setdefault(name, []).append(value)
@@ -228,7 +225,7 @@ def train(data: Path | None, out: Path, config: TrainingConfig, start: Path | No
     return average
 
 
-def _save(out: Path, model: Nano, average: Nano, optimiser: torch.optim.Optimizer, step: int, elapsed: float) -> None:
+def _save(out: Path, model: Nano, average: Nano, optimiser: Optimiser, step: int, elapsed: float) -> None:
     state = {
         "model": model.state_dict(),
         "average": average.state_dict(),
@@ -242,7 +239,7 @@ def _save(out: Path, model: Nano, average: Nano, optimiser: torch.optim.Optimize
 
 
 #: Numbers of `TrainingConfig` that the command line can change.
-OPTIONS = (("minutes", float), ("learning_rate", float), ("generated", float), ("looks", float), ("seed", int))
+OPTIONS = ("minutes", "learning_rate", "generated", "looks", "streams", "seed")
 
 
 def main() -> None:
@@ -251,11 +248,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of annotated images with an index.json")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the log")
     parser.add_argument("--start", type=Path, help="last.pt of another run to begin with")
-    for name, kind in OPTIONS:
+    for name in OPTIONS:
         default = getattr(TrainingConfig, name)
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, help=f"default {default}")
+        flag = f"--{name.replace('_', '-')}"
+        parser.add_argument(flag, type=type(default), default=default, help=f"default {default}")
     args = parser.parse_args()
-    config = TrainingConfig(**{name: getattr(args, name) for name, _ in OPTIONS})
+    config = TrainingConfig(**{name: getattr(args, name) for name in OPTIONS})
     train(args.data, args.out, config, args.start)
 
 

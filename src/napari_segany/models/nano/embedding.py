@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_segany.models.nano.network import Encoder
-from napari_segany.models.nano.prompt_maps import WINDOW
+from napari_segany.models.nano.network import WINDOW, Encoder
 
 #: Levels larger than this many pixels a side are encoded in tiles of it.
 TILE = 1024

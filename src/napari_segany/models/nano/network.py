@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+#: Side of the decoder's window in pixels of the level it works on.
+WINDOW = 256
 #: Channels of `prompt_maps.render`.
 PROMPT_CHANNELS = 8
 #: Masks per prompt: 0 answers unambiguous prompts, 1 to 3 a single click.
@@ -33,16 +35,18 @@ class NanoConfig:
         Channels and residual blocks of the encoder at strides 4, 8, 16, 32.
     fine, coarse : int
         Channels of the features handed to the decoder at strides 4 and 8.
-    decoder_widths : 2 ints
-        Channels of the decoder at strides 16 and 32.
+    decoder_width, decoder_depth, decoder_heads : int
+        Channels, blocks and heads of the decoder's attention at stride 16.
     """
 
     stem: int = 32
     widths: tuple[int, int, int, int] = (48, 96, 192, 256)
     depths: tuple[int, int, int, int] = (2, 3, 4, 1)
-    fine: int = 32
+    fine: int = 24
     coarse: int = 80
-    decoder_widths: tuple[int, int] = (112, 128)
+    decoder_width: int = 128
+    decoder_depth: int = 2
+    decoder_heads: int = 2
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -120,31 +124,62 @@ class Encoder(nn.Module):
         return self.to_fine(x4), self.to_coarse(x8), self.to_dense(x4)
 
 
+class Attention(nn.Module):
+    """Pre-norm transformer block over the cells of a window, (P, N, C) to the same."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.qkv, self.out = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
+        self.mlp = nn.Sequential(nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels))
+
+    def forward(self, x: Tensor, memory: Tensor | None) -> Tensor:
+        """Let cells look at one another and at remembered cells, (P, N, C) and (P, M, C) to (P, N, C)."""
+        seen = x if memory is None else torch.cat([x, memory], dim=1)
+        q, k, v = self.qkv(self.norm1(seen)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(q[:, :, : x.shape[1]], k, v)
+        x = x + self.out(attended.transpose(1, 2).flatten(2))
+        return x + self.mlp(self.norm2(x))
+
+
 class Decoder(nn.Module):
-    """Window of features and prompt maps to mask logits and scores."""
+    """Window of features and prompt maps to mask logits and scores.
+
+    Prompts meet the features at stride 8; attention at stride 16 tells what
+    belongs to the clicked object. At stride 4 nothing depends on the prompt but
+    the weights with which the encoder's fine features are added up, as in the
+    mask head of SAM, except that here the weights vary over the window.
+    """
 
     def __init__(self, config: NanoConfig) -> None:
         super().__init__()
-        w4, w8 = config.fine, config.coarse
-        w16, w32 = config.decoder_widths
-        self.prompt4 = nn.Conv2d(PROMPT_CHANNELS, w4, 3, padding=1)
-        self.prompt8 = nn.Conv2d(PROMPT_CHANNELS, w8, 3, padding=1)
-        self.in8, self.in16, self.in32 = Residual(w8), Residual(w16), Residual(w32)
-        self.down16, self.down32 = _down(w8, w16), _down(w16, w32)
-        self.lateral16, self.lateral8 = nn.Conv2d(w32, w16, 1), nn.Conv2d(w16, w8, 1)
-        self.lateral4 = nn.Conv2d(w8, w4, 1)
-        self.out16, self.out8, self.out4 = Residual(w16), Residual(w8), Residual(w4)
-        self.to_masks = nn.Conv2d(w4, MASKS, 3, padding=1)
-        self.score = nn.Sequential(nn.Linear(w8 + w32 + MASKS + 2, 96), nn.ReLU(), nn.Linear(96, 1))
+        self.fine = config.fine
+        w8, w16 = config.coarse, config.decoder_width
+        self.prompt = nn.Conv2d(4 * PROMPT_CHANNELS, w8, 3, padding=1)
+        self.mix = nn.Sequential(nn.Conv2d(w8, w8, 3, padding=1, bias=False), _norm(w8), nn.ReLU())
+        self.down16 = nn.Sequential(nn.Conv2d(w8, w16, 3, stride=2, padding=1, bias=False), _norm(w16))
+        self.position = nn.Parameter(torch.randn(1, (WINDOW // 16) ** 2, w16) * 0.02)
+        self.remembered = nn.Parameter(torch.zeros(1, 1, w16))
+        self.attention = nn.ModuleList(Attention(w16, config.decoder_heads) for _ in range(config.decoder_depth))
+        self.norm16 = nn.LayerNorm(w16)
+        self.lateral8 = nn.Conv2d(w16, w8, 1)
+        self.out8 = Residual(w8)
+        self.to_weights = nn.Conv2d(w8, MASKS * (config.fine + 4), 1)
+        self.score = nn.Sequential(nn.Linear(w8 + w16 + MASKS + 2, 128), nn.ReLU(), nn.Linear(128, 1))
 
-    def forward(self, fine: Tensor, coarse: Tensor, maps4: Tensor, maps8: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, fine: Tensor, coarse: Tensor, maps: Tensor, memory: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Decode one window per prompt.
 
         Parameters
         ----------
         fine : (P, fine, h, w)
         coarse : (P, coarse, h/2, w/2)
-        maps4, maps8 : (P, PROMPT_CHANNELS, h, w) and (P, PROMPT_CHANNELS, h/2, w/2)
+        maps : (P, PROMPT_CHANNELS, h, w)
+        memory : (P, M, decoder_width), optional
+            What `remember` made of windows of other frames.
 
         Returns
         -------
@@ -152,22 +187,45 @@ class Decoder(nn.Module):
         scores : (P, MASKS)
             Logits of the predicted IoU.
         """
-        x8 = self.in8(F.relu(coarse + self.prompt8(maps8)))
-        x16 = self.in16(self.down16(x8))
-        x32 = self.in32(self.down32(x16))
-        x16 = self.out16(x16 + _up(self.lateral16(x32)))
-        x8 = self.out8(x8 + _up(self.lateral8(x16)))
-        x4 = self.out4(F.relu(fine + self.prompt4(maps4)) + _up(self.lateral4(x8)))
-        logits = self.to_masks(x4)
-        return logits, self._scores(logits.detach(), x8, x32)
+        x8, tokens = self._cells(coarse, maps)
+        side = x8.shape[2] // 2
+        for block in self.attention:
+            tokens = block(tokens, memory)
+        tokens = self.norm16(tokens)
+        x8 = self.out8(x8 + _up(self.lateral8(tokens.transpose(1, 2).unflatten(2, (side, side)))))
+        weights = self.to_weights(x8).unflatten(1, (MASKS, self.fine + 4))
+        local = F.pixel_unshuffle(fine, 2).unflatten(1, (self.fine, 4))
+        cells = (weights[:, :, : self.fine, None] * local[:, None]).sum(dim=2) + weights[:, :, self.fine :]
+        logits = F.pixel_shuffle(cells.flatten(1, 2), 2)
+        return logits, self._scores(logits.detach(), x8, tokens)
 
-    def _scores(self, logits: Tensor, x8: Tensor, x32: Tensor) -> Tensor:
+    def remember(self, coarse: Tensor, maps: Tensor) -> Tensor:
+        """Cells of a window in which the object is known, as later frames look at them.
+
+        Parameters
+        ----------
+        coarse : (P, coarse, h/2, w/2)
+        maps : (P, PROMPT_CHANNELS, h, w)
+            With the object's mask in them.
+
+        Returns
+        -------
+        (P, h/4 * w/4, decoder_width)
+        """
+        return self._cells(coarse, maps)[1] + self.remembered
+
+    def _cells(self, coarse: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Features that know the prompt, at stride 8 as a map and at stride 16 as tokens."""
+        x8 = self.mix(F.relu(coarse + self.prompt(F.pixel_unshuffle(maps, 2))))
+        return x8, self.down16(x8).flatten(2).transpose(1, 2) + self.position
+
+    def _scores(self, logits: Tensor, x8: Tensor, tokens: Tensor) -> Tensor:
         """Judge each mask by the features under it, its size and its decidedness; (P, MASKS)."""
         inside4 = logits.float().sigmoid()
         inside = F.avg_pool2d(inside4, 2).to(x8.dtype)
         area = inside.sum(dim=(2, 3))
         under = torch.einsum("pmhw,pchw->pmc", inside, x8) / (area[..., None] + 1e-2)
-        around = x32.mean(dim=(2, 3))[:, None].expand(-1, MASKS, -1)
+        around = tokens.mean(dim=1)[:, None].expand(-1, MASKS, -1)
         # Share of the soft area that is decided, high for a mask with a clear edge.
         decided = (2 * inside4 - 1).clamp(min=0).sum(dim=(2, 3)) / (inside4.sum(dim=(2, 3)) + 1e-2)
         which = torch.eye(MASKS, dtype=x8.dtype, device=x8.device).expand(len(x8), -1, -1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -19,8 +19,9 @@ from napari_segany.core.prompts import Prompt
 from napari_segany.core.protocols import Multimask
 from napari_segany.core.settings import EverythingSettings
 from napari_segany.models.nano.embedding import NanoEmbedding
-from napari_segany.models.nano.network import Nano
-from napari_segany.models.nano.prompt_maps import WINDOW, WindowPrompts, render
+from napari_segany.models.nano.network import WINDOW, Nano
+from napari_segany.models.nano.prompt_maps import WindowPrompts, render
+from napari_segany.models.nano.tracker import NanoTracker
 from napari_segany.models.nano.views import Answer, View, search_views, view_of, vote
 
 #: Images up to this side are magnified to look for objects in them.
@@ -43,7 +44,7 @@ class NanoModel:
     """
 
     family = "nano"
-    capabilities = frozenset({"image"})
+    capabilities = frozenset({"image", "stack"})
     #: Its proposals come one to an object, so overlaps are duplicates.
     everything_settings = EverythingSettings(
         score_threshold=0.5, stability_threshold=0.25, overlap_threshold=0.4, min_area=16
@@ -111,38 +112,74 @@ class NanoModel:
         clipped = np.minimum(np.array(boxes, dtype=np.float64).reshape(-1, 4) * 4 * 2.0**level, size)
         return clipped[(clipped[:, 2:] > clipped[:, :2]).all(axis=1)]
 
+    def tracker(self, frames: int) -> NanoTracker:
+        """A fresh memory for objects on a stack."""
+        return NanoTracker(self)
+
+    def look(
+        self,
+        embedding: NanoEmbedding,
+        prompts: Mapping[int, Prompt],
+        views: Mapping[int, View],
+        memories: Mapping[int, Tensor],
+    ) -> dict[int, Candidates]:
+        """Answer prompts (by number) through given views with memories (M, C) of other frames; one mask each."""
+        looks: dict[int, dict[View, Answer]] = defaultdict(dict)
+        by_size = defaultdict(list)
+        for i, memory in memories.items():
+            by_size[len(memory)].append(i)
+        for part in by_size.values():
+            self._look(embedding, prompts, [(i, views[i]) for i in part], looks, memories)
+        return {
+            i: _candidates(embedding.image_shape, prompt, views[i], looks[i][views[i]], False)
+            for i, prompt in prompts.items()
+        }
+
+    def remember(
+        self, embedding: NanoEmbedding, prompts: Mapping[int, Prompt], views: Mapping[int, View]
+    ) -> dict[int, Tensor]:
+        """What later frames look at, (M, C), of prompts (by number) seen through given views."""
+        tokens: dict[int, Tensor] = {}
+        for level, batch in _batches(views.items()):
+            origins = [view.origin for _, view in batch]
+            _, coarse, maps = self._windows(embedding, level, [prompts[i] for i, _ in batch], origins)
+            tokens.update(zip((i for i, _ in batch), self.network.decoder.remember(coarse, maps), strict=True))
+        return tokens
+
     def _look(
         self,
         embedding: NanoEmbedding,
-        prompts: Sequence[Prompt],
+        prompts: Sequence[Prompt] | Mapping[int, Prompt],
         asked: Sequence[tuple[int, View]],
         looks: dict[int, dict[View, Answer]],
+        memories: Mapping[int, Tensor] | None = None,
     ) -> None:
         """Answer prompts (by number) through views, in batches of one level, into `looks`."""
-        by_level = defaultdict(list)
-        for number, view in asked:
-            by_level[view.level].append((number, view))
-        for level, part in by_level.items():
-            for start in range(0, len(part), BATCH):
-                batch = part[start : start + BATCH]
-                logits, scores = self._decode(
-                    embedding, level, [prompts[i] for i, _ in batch], [view.origin for _, view in batch]
-                )
-                for (i, view), *answer in zip(batch, logits, scores, strict=True):
-                    looks[i][view] = (answer[0], answer[1])
+        for level, batch in _batches(asked):
+            origins = [view.origin for _, view in batch]
+            fine, coarse, maps = self._windows(embedding, level, [prompts[i] for i, _ in batch], origins)
+            memory = None if memories is None else torch.stack([memories[i] for i, _ in batch])
+            logits, scores = self.network.decoder(fine, coarse, maps, memory)
+            logits, scores = logits.float().cpu().numpy(), scores.float().sigmoid().cpu().numpy()
+            for (i, view), *answer in zip(batch, logits, scores, strict=True):
+                looks[i][view] = (answer[0], answer[1])
 
-    def _decode(
-        self,
-        embedding: NanoEmbedding,
-        level: int,
-        prompts: Sequence[Prompt],
-        origins: Sequence[tuple[int, int]],
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _windows(
+        self, embedding: NanoEmbedding, level: int, prompts: Sequence[Prompt], origins: Sequence[tuple[int, int]]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Features under windows and maps of the prompts in them; see `Decoder.forward`."""
         fine, coarse = embedding.windows(self.network.encoder, level, origins)
-        in_window = _to_windows(prompts, origins, level)
-        maps4, maps8 = (m.to(device=self.device, dtype=self.dtype) for m in render(in_window))
-        logits, scores = self.network.decoder(fine, coarse, maps4, maps8)
-        return logits.float().cpu().numpy(), scores.float().sigmoid().cpu().numpy()
+        maps = render(_to_windows(prompts, origins, level))
+        return fine, coarse, maps.to(device=self.device, dtype=self.dtype)
+
+
+def _batches(asked: Iterable[tuple[int, View]]) -> Iterator[tuple[int, list[tuple[int, View]]]]:
+    by_level = defaultdict(list)
+    for number, view in asked:
+        by_level[view.level].append((number, view))
+    for level, part in by_level.items():
+        for start in range(0, len(part), BATCH):
+            yield level, part[start : start + BATCH]
 
 
 def _candidates(

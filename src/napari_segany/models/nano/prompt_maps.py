@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-#: Side of the decoder's window in pixels of the level it works on.
-WINDOW = 256
+from napari_segany.models.nano.network import WINDOW
+
 #: Standard deviations of a click's blobs, pixels: where it is, and what is near it.
 CLICK_SIGMAS = (5.0, 26.0)
 
@@ -38,19 +37,16 @@ class WindowPrompts:
     has_mask: Tensor
 
 
-def render(prompts: WindowPrompts) -> tuple[Tensor, Tensor]:
-    """Draw prompts at strides 4 and 8.
+def render(prompts: WindowPrompts) -> Tensor:
+    """Draw prompts at stride 4.
 
     Returns
     -------
-    maps4, maps8 : (P, 8, WINDOW/4, WINDOW/4) and (P, 8, WINDOW/8, WINDOW/8)
+    (P, 8, WINDOW/4, WINDOW/4)
         Positive clicks (narrow, wide), negative clicks (narrow, wide), box, has a
         box, mask, has a mask.
     """
-    return _render(prompts, 4), _render(prompts, 8)
-
-
-def _render(prompts: WindowPrompts, stride: int) -> Tensor:
+    stride = 4
     cells = WINDOW // stride
     centres = (torch.arange(cells, device=prompts.points.device) + 0.5) * stride
     planes = []
@@ -69,9 +65,8 @@ def _render(prompts: WindowPrompts, stride: int) -> Tensor:
     cover_y = _overlap(centres, stride, boxes[:, 1], boxes[:, 3])
     planes.append(cover_y[:, :, None] * cover_x[:, None, :] * has_box[:, None, None])
     planes.append(has_box.float()[:, None, None].expand(-1, cells, cells))
-    mask = prompts.masks if stride == 4 else F.avg_pool2d(prompts.masks, stride // 4)
     flag = prompts.has_mask[:, None, None]
-    planes.append(mask[:, 0] * flag)
+    planes.append(prompts.masks[:, 0] * flag)
     planes.append(flag.expand(-1, cells, cells))
     return torch.stack(planes, dim=1)
 

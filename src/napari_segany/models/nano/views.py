@@ -10,7 +10,7 @@ import numpy as np
 
 from napari_segany.core.masks import LogitsGrid, bounding_box, linear_interpolation
 from napari_segany.core.prompts import Prompt
-from napari_segany.models.nano.prompt_maps import WINDOW
+from napari_segany.models.nano.network import WINDOW
 
 #: Longest side, in pixels of the level, that an object should have in the window.
 COMFORTABLE_SIZE = 72.0

@@ -25,7 +25,7 @@ def save_weights(model: Nano, path: Path) -> None:
 
 def is_nano(state: State) -> bool:
     """Whether a state is one of nano."""
-    return "decoder.prompt4.weight" in state and "encoder.stem.0.0.weight" in state
+    return "decoder.to_weights.weight" in state and "encoder.stem.0.0.weight" in state
 
 
 def load_nano(device: torch.device, dtype: torch.dtype, path: Path | None = None) -> NanoModel:

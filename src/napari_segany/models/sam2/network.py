@@ -149,7 +149,7 @@ class Sam2(nn.Module):
         -------
         (B, N, C)
         """
-        batch, frames, count, width = memories.shape
+        width = memories.shape[-1]
         places = sine_grid(self.grid, width, image.device).to(self.dtype)
         when = self.maskmem_tpos_enc[slots][:, :, 0]  # (B, F, 1, c)
         position = (places[:, None] + when).flatten(1, 2)

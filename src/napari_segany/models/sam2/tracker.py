@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -85,9 +86,10 @@ class Sam2Tracker:
         self.model.check(embedding)
         answers: dict[int, Candidates] = {}
         for object_id, prompt in given.items():
-            known = prompt.mask is not None and prompt.box is None and len(prompt.points) == 0
-            learn = self._learn_mask if known else self._learn_prompt
-            logits, score, pointer, present = learn(embedding, prompt)
+            mask = prompt.known_mask
+            logits, score, pointer, present = (
+                self._learn_prompt(embedding, prompt) if mask is None else self._learn_mask(embedding, mask)
+            )
             answers[object_id] = self.model.candidates(embedding.image_shape, logits, score)
             inside = (self._enlarge(logits[:, None]) > 0).float()
             features = self.network.remember(embedding.features, inside, present)
@@ -107,11 +109,10 @@ class Sam2Tracker:
         logits = torch.where(present[:, None, None], chosen(found.logits, best), ABSENT_LOGIT)
         return logits, chosen(found.scores, best), self._pointers(found, best), present
 
-    def _learn_mask(self, embedding: Sam2Embedding, prompt: Prompt) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _learn_mask(self, embedding: Sam2Embedding, known: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The same for a mask that is known: the decoder only makes its pointer."""
-        assert prompt.mask is not None
         size = self.network.config.input_size
-        mask = (self.model.mask_input(prompt.mask > 0, size) >= 0.5).float()[None]
+        mask = (self.model.mask_input(known, size) >= 0.5).float()[None]
         tokens, _ = self.model.encode_prompts(embedding.image_shape, [Prompt()])
         small = self.network.mask_downsample(mask.to(self.network.dtype))
         found = self.network.decode(embedding.features, embedding.skips, tokens, small, False)
@@ -126,6 +127,14 @@ class Sam2Tracker:
         """Pointers (P, C) of the masks chosen."""
         token = chosen(found.tokens, best) if found.tokens.shape[1] > 1 else found.tokens[:, 0]
         return self.network.point_to(token, found.presence > 0)
+
+    @torch.inference_mode()
+    def remind(self, frame: int, embedding: Sam2Embedding, masks: Mapping[int, np.ndarray]) -> None:
+        """Remember masks found earlier on; see `Tracker.remind`."""
+        for object_id, mask in masks.items():
+            logits, _, pointer, present = self._learn_mask(embedding, mask)
+            features = self.network.remember(embedding.features, self._enlarge(logits[:, None]).sigmoid(), present)
+            self.seen[object_id][frame] = Memory(features[0].bfloat16(), pointer[0])
 
     @torch.inference_mode()
     def follow(

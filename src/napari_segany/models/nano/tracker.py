@@ -1,0 +1,149 @@
+"""Following objects through a stack: nano's memory of each."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from napari_segany.core.masks import Box, Candidates, bounding_box, paste
+from napari_segany.core.prompts import MASK_LOGIT, Prompt
+from napari_segany.models.nano.embedding import NanoEmbedding
+from napari_segany.models.nano.views import COMFORTABLE_SIZE, View, comfortable_level
+
+if TYPE_CHECKING:
+    from napari_segany.models.nano.predictor import NanoModel
+
+#: An object whose predicted IoU is lower is not in the frame.
+MIN_SCORE = 0.3
+#: Frames on which an object may be missing before it is given up.
+GAP = 3
+#: An object keeps its zoom level until its size is off by this factor.
+LEVEL_SLACK = 1.9
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What is kept of one object on one frame.
+
+    Attributes
+    ----------
+    box : (y0, x0, y1, x1)
+    patch : (y1 - y0, x1 - x0) bool
+        The mask in its box.
+    view : View
+        Window through which the object was seen.
+    tokens : (M, C)
+        See `Decoder.remember`.
+    """
+
+    box: Box
+    patch: np.ndarray
+    view: View
+    tokens: Tensor
+
+
+class NanoTracker:
+    """Memories of objects on one stack: the last frame of each, and every frame it was given on.
+
+    Parameters
+    ----------
+    model : NanoModel
+    """
+
+    def __init__(self, model: NanoModel) -> None:
+        self.model = model
+        self.given: dict[int, dict[int, Memory]] = defaultdict(dict)
+        self.latest: dict[int, tuple[int, Memory]] = {}
+
+    @torch.inference_mode()
+    def condition(self, frame: int, embedding: NanoEmbedding, given: Mapping[int, Prompt]) -> dict[int, Candidates]:
+        """Learn objects on a frame; see `Tracker.condition`."""
+        answers = dict(zip(given, self.model.predict(embedding, list(given.values())), strict=True))
+        masks = {}
+        for object_id, answer in answers.items():
+            known = given[object_id].known_mask
+            masks[object_id] = answer.best if known is None else known
+        for object_id, memory in self._memorise(embedding, masks).items():
+            self.given[object_id][frame] = memory
+        return answers
+
+    @torch.inference_mode()
+    def remind(self, frame: int, embedding: NanoEmbedding, masks: Mapping[int, np.ndarray]) -> None:
+        """Remember masks found earlier on; see `Tracker.remind`."""
+        for object_id, memory in self._memorise(embedding, masks).items():
+            self.latest[object_id] = frame, memory
+
+    @torch.inference_mode()
+    def follow(
+        self, frame: int, embedding: NanoEmbedding, objects: Collection[int], backward: bool = False
+    ) -> dict[int, Candidates]:
+        """Find objects on the next frame; see `Tracker.follow`.
+
+        An object is looked for where it was last, with that frame and the
+        nearest one it was given on in memory.
+        """
+        recalled = {i: self._recall(i, frame, backward) for i in objects}
+        prompts, views, memories = {}, {}, {}
+        for object_id, known in recalled.items():
+            if known:
+                last = known[0]
+                mask = paste(embedding.image_shape, last.box, last.patch)
+                prompts[object_id] = Prompt(mask=np.where(mask, MASK_LOGIT, -MASK_LOGIT).astype(np.float32))
+                views[object_id] = View.at(_centre(last.box), _level(last, embedding.coarsest))
+                memories[object_id] = torch.cat([memory.tokens for memory in known])
+        answers = self.model.look(embedding, prompts, views, memories)
+        found = {
+            i: answer for i, answer in answers.items() if answer.scores[0] >= MIN_SCORE and (answer.logits[0] > 0).any()
+        }
+        levels = {i: views[i].level for i in found}
+        masks = {i: answer.best for i, answer in found.items()}
+        for object_id, memory in self._memorise(embedding, masks, levels).items():
+            self.latest[object_id] = frame, memory
+        return found
+
+    def _recall(self, object_id: int, frame: int, backward: bool) -> list[Memory]:
+        """The last frame the object was seen on, then the nearest it was given on; empty when it is lost."""
+        step = -1 if backward else 1
+        at = {f: memory for f, memory in self.given[object_id].items() if (frame - f) * step > 0}
+        if object_id in self.latest and (frame - self.latest[object_id][0]) * step > 0:
+            at.setdefault(*self.latest[object_id])
+        if not at:
+            return []
+        last = min(at, key=lambda f: abs(frame - f))
+        if abs(frame - last) > GAP:
+            return []
+        nearest = min(self.given[object_id], key=lambda f: abs(frame - f), default=last)
+        return [at[last]] if nearest == last else [at[last], self.given[object_id][nearest]]
+
+    def _memorise(
+        self, embedding: NanoEmbedding, masks: Mapping[int, np.ndarray], levels: Mapping[int, int] | None = None
+    ) -> dict[int, Memory]:
+        boxes = {i: bounding_box(mask) for i, mask in masks.items()}
+        boxes = {i: box for i, box in boxes.items() if box[2] > box[0]}
+        views = {}
+        for i, box in boxes.items():
+            own = comfortable_level(max(box[2] - box[0], box[3] - box[1]), embedding.coarsest)
+            views[i] = View.at(_centre(box), own if levels is None else levels[i])
+        prompts = {i: Prompt(mask=np.where(masks[i], MASK_LOGIT, -MASK_LOGIT).astype(np.float32)) for i in boxes}
+        tokens = self.model.remember(embedding, prompts, views)
+        return {
+            i: Memory(box, masks[i][box[0] : box[2], box[1] : box[3]], views[i], tokens[i]) for i, box in boxes.items()
+        }
+
+
+def _centre(box: Sequence[int]) -> tuple[float, float]:
+    return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+
+
+def _level(memory: Memory, coarsest: int) -> int:
+    """The level of the memory, unless the object has grown or shrunk too far for it."""
+    size = max(memory.box[2] - memory.box[0], memory.box[3] - memory.box[1])
+    off = abs(math.log2(size * 2.0**-memory.view.level / COMFORTABLE_SIZE))
+    return memory.view.level if off < math.log2(LEVEL_SLACK) else comfortable_level(size, coarsest)
