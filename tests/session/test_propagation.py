@@ -138,6 +138,36 @@ def test_a_cancelled_run_can_go_on(session: Session) -> None:
         np.testing.assert_array_equal(session.labels[frame] == 1, disc(SHAPE, (20, 25), 5))
 
 
+def test_an_object_removed_while_it_is_carried_does_not_come_back(session: Session) -> None:
+    session.prompt(1, 0, points=[(10, 10)])
+    session.prompt(2, 0, points=[(30, 40)])
+    running = session.propagate()
+    next(running), next(running)
+    session.remove(1)
+    list(running)
+    assert set(np.unique(session.labels)) == {0, 2}
+    assert {track.object_id for track in session.tracks} == {2}
+
+
+def test_removing_is_one_step_to_undo(session: Session) -> None:
+    session.prompt(1, 0, points=[(10, 10)])
+    run(session)
+    before = session.labels.copy()
+    session.remove(1)
+    assert not session.labels.any() and not session.prompts and not session.scores
+    assert session.undo() == "remove"
+    np.testing.assert_array_equal(session.labels, before)
+    assert (1, 0) in session.prompts and len(session.scores) == 6
+
+
+def test_the_most_uncertain_frame(session: Session) -> None:
+    assert session.most_uncertain() is None
+    session.scores.update({(1, 0): 0.9, (1, 3): 0.4, (2, 1): 0.6, (2, 5): 0.2})
+    session.accepted[2, 5] = True
+    assert session.most_uncertain() == (1, 3)
+    assert session.most_uncertain(2) == (2, 1)
+
+
 class TestUpdate:
     @pytest.fixture
     def long(self) -> Session:

@@ -34,3 +34,7 @@ class UnsupportedError(SeganyError, ValueError):
 
 class StorageError(SeganyError, OSError):
     """Reading or writing labels, sessions or embeddings failed."""
+
+
+class InsufficientMemoryError(SeganyError, MemoryError):
+    """The smallest part of the work does not fit into the memory."""

@@ -76,6 +76,8 @@ class Session:
         self.finished: set[int] = set()
         self.history = History()
         self._changed: dict[int, set[int]] = {}
+        # Objects taken out while a propagation runs.
+        self._removed: set[int] = set()
         self._candidates: dict[Key, Candidates] = {}
         self._embeddings: OrderedDict[int, Embedding] = OrderedDict()
         self._record = record or (lambda event: None)
@@ -101,6 +103,16 @@ class Session:
             if one == object_id:
                 found[frame] = 1.0 - min(max(score, 0.0), 1.0)
         return found
+
+    def most_uncertain(self, object_id: int | None = None) -> tuple[int, int] | None:
+        """Object id and frame whose mask the model was least sure of, of one object or of all; None without masks.
+
+        Frames that a person has accepted are left out.
+        """
+        open_to_doubt = {
+            key: score for key, score in self.scores.items() if key not in self.accepted and object_id in (None, key[0])
+        }
+        return min(open_to_doubt, key=open_to_doubt.__getitem__, default=None)
 
     def candidates(self, object_id: int, frame: int) -> Candidates | None:
         """Candidate masks for an object's prompts on a frame, asked for again if need be; None without prompts."""
@@ -245,6 +257,22 @@ class Session:
         self.labels_changed.emit(frame)
         return after
 
+    def remove(self, object_id: int) -> None:
+        """Take an object out: its prompts, its scores and its labels on every frame; one step to undo."""
+        with self._lock:
+            step = Step("remove")
+            for frame in range(len(self.frames)):
+                before = self.store.read(frame)
+                if (before == object_id).any():
+                    step.edits.append(LabelEdit(self.store, frame, before, np.where(before == object_id, 0, before)))
+            for table in ("prompts", "accepted", "scores"):
+                keys = [key for key in getattr(self, table) if key[0] == object_id]
+                step.edits += [self._set(table, key, None) for key in keys]
+            self._removed.add(object_id)
+            self._apply(step)
+        for frame in sorted(step.frames):
+            self.labels_changed.emit(frame)
+
     # -- propagating -------------------------------------------------------------------------
 
     def propagate(
@@ -335,6 +363,7 @@ class Session:
             self.history.push(step)
 
     def _run(self, anchors: dict[int, dict[int, Prompt | Carried]], span: range) -> Run:
+        self._removed.clear()
         tracker: Tracker = (
             self.model.tracker(len(self.frames))
             if isinstance(self.model, StackModel)
@@ -349,7 +378,7 @@ class Session:
         """Write what was found on a frame; what the person accepted there stays as it is."""
         frame, found = visit.frame, visit.found
         with self._lock:
-            moving = {i for i in visit.running if (i, frame) not in self.accepted}
+            moving = {i for i in visit.running if (i, frame) not in self.accepted} - self._removed
             before = self.store.read(frame)
             after = compose(before, {i: mask for i, mask in found.items() if i in moving}, moving)
             if (before != after).any():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from napari_segany.core.masks import Candidates
 from napari_segany.core.prompts import Prompt
 from napari_segany.core.protocols import Multimask
 from napari_segany.core.settings import EverythingSettings
+from napari_segany.models.batches import in_batches
 from napari_segany.models.nano.embedding import NanoEmbedding
 from napari_segany.models.nano.network import WINDOW, Nano
 from napari_segany.models.nano.prompt_maps import WindowPrompts, render
@@ -140,46 +141,54 @@ class NanoModel:
     ) -> dict[int, Tensor]:
         """What later frames look at, (M, C), of prompts (by number) seen through given views."""
         tokens: dict[int, Tensor] = {}
-        for level, batch in _batches(views.items()):
-            origins = [view.origin for _, view in batch]
-            _, coarse, maps = self._windows(embedding, level, [prompts[i] for i, _ in batch], origins)
-            tokens.update(zip((i for i, _ in batch), self.network.decoder.remember(coarse, maps), strict=True))
+
+        def encode(part: Sequence[tuple[int, View]]) -> None:
+            _, coarse, maps = self._windows(embedding, part, prompts)
+            tokens.update(zip((i for i, _ in part), self.network.decoder.remember(coarse, maps), strict=True))
+
+        for same_level in _by_level(views.items()):
+            in_batches(same_level, BATCH, encode)
         return tokens
 
     def _look(
         self,
         embedding: NanoEmbedding,
         prompts: Sequence[Prompt] | Mapping[int, Prompt],
-        asked: Sequence[tuple[int, View]],
+        asked: Iterable[tuple[int, View]],
         looks: dict[int, dict[View, Answer]],
         memories: Mapping[int, Tensor] | None = None,
     ) -> None:
         """Answer prompts (by number) through views, in batches of one level, into `looks`."""
-        for level, batch in _batches(asked):
-            origins = [view.origin for _, view in batch]
-            fine, coarse, maps = self._windows(embedding, level, [prompts[i] for i, _ in batch], origins)
-            memory = None if memories is None else torch.stack([memories[i] for i, _ in batch])
+
+        def decode(part: Sequence[tuple[int, View]]) -> None:
+            fine, coarse, maps = self._windows(embedding, part, prompts)
+            memory = None if memories is None else torch.stack([memories[i] for i, _ in part])
             logits, scores = self.network.decoder(fine, coarse, maps, memory)
             logits, scores = logits.float().cpu().numpy(), scores.float().sigmoid().cpu().numpy()
-            for (i, view), *answer in zip(batch, logits, scores, strict=True):
+            for (i, view), *answer in zip(part, logits, scores, strict=True):
                 looks[i][view] = (answer[0], answer[1])
 
+        for same_level in _by_level(asked):
+            in_batches(same_level, BATCH, decode)
+
     def _windows(
-        self, embedding: NanoEmbedding, level: int, prompts: Sequence[Prompt], origins: Sequence[tuple[int, int]]
+        self,
+        embedding: NanoEmbedding,
+        asked: Sequence[tuple[int, View]],
+        prompts: Sequence[Prompt] | Mapping[int, Prompt],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Features under windows and maps of the prompts in them; see `Decoder.forward`."""
+        """Features under windows of one level, and maps of the prompts in them; see `Decoder.forward`."""
+        level, origins = asked[0][1].level, [view.origin for _, view in asked]
         fine, coarse = embedding.windows(self.network.encoder, level, origins)
-        maps = render(_to_windows(prompts, origins, level))
+        maps = render(_to_windows([prompts[i] for i, _ in asked], origins, level))
         return fine, coarse, maps.to(device=self.device, dtype=self.dtype)
 
 
-def _batches(asked: Iterable[tuple[int, View]]) -> Iterator[tuple[int, list[tuple[int, View]]]]:
-    by_level = defaultdict(list)
+def _by_level(asked: Iterable[tuple[int, View]]) -> Iterable[list[tuple[int, View]]]:
+    found = defaultdict(list)
     for number, view in asked:
-        by_level[view.level].append((number, view))
-    for level, part in by_level.items():
-        for start in range(0, len(part), BATCH):
-            yield level, part[start : start + BATCH]
+        found[view.level].append((number, view))
+    return found.values()
 
 
 def _candidates(

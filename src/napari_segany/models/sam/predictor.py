@@ -17,6 +17,7 @@ from napari_segany.core.intensity import IntensityRange, to_rgb
 from napari_segany.core.masks import Candidates, LogitsGrid, linear_interpolation
 from napari_segany.core.prompts import MASK_LOGIT, Prompt
 from napari_segany.core.protocols import Multimask
+from napari_segany.models.batches import in_batches
 from napari_segany.models.sam.network import Sam
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -90,12 +91,14 @@ class SamModel:
             raise UnsupportedError(f"This embedding was not made by {self.name}; embed the image again.")
         grid = _grid(embedding.image_shape, embedding.resized, self.input_size)
         answers: dict[int, Candidates] = {}
-        for indices, several in _alike(prompts, multimask):
-            for start in range(0, len(indices), BATCH[self.device.type]):
-                part = indices[start : start + BATCH[self.device.type]]
+        for indices, several in alike(prompts, multimask):
+
+            def answer(part: Sequence[int], several: bool = several) -> None:
                 logits, scores = self._decode(embedding, [prompts[i] for i in part], several)
                 for i, mask_logits, mask_scores in zip(part, logits, scores, strict=True):
                     answers[i] = Candidates(mask_logits, mask_scores, grid)
+
+            in_batches(indices, BATCH[self.device.type], answer)
         return [answers[i] for i in range(len(prompts))]
 
     def _decode(
@@ -140,7 +143,7 @@ class SamModel:
         return F.pad(small[0], (0, side - size[1], 0, side - size[0]), value=-MASK_LOGIT)
 
 
-def _alike(prompts: Sequence[Prompt], multimask: Multimask) -> Iterator[tuple[list[int], bool]]:
+def alike(prompts: Sequence[Prompt], multimask: Multimask) -> Iterator[tuple[list[int], bool]]:
     """Group prompts with the same number of tokens: padding would take part in the attention."""
     groups = defaultdict(list)
     for i, prompt in enumerate(prompts):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,6 +16,8 @@ from napari_segany.core.intensity import IntensityRange, to_rgb
 from napari_segany.core.masks import Candidates, LogitsGrid, linear_interpolation
 from napari_segany.core.prompts import Prompt
 from napari_segany.core.protocols import Multimask
+from napari_segany.models.batches import in_batches
+from napari_segany.models.sam.predictor import alike
 from napari_segany.models.sam2.network import Sam2
 from napari_segany.models.sam2.tracker import Sam2Tracker
 
@@ -91,12 +92,14 @@ class Sam2Model:
         image = embedding.features + self.network.no_mem_embed
         answers: dict[int, Candidates] = {}
         for indices, several in alike(prompts, multimask):
-            for start in range(0, len(indices), BATCH[self.device.type]):
-                part = indices[start : start + BATCH[self.device.type]]
+
+            def answer(part: Sequence[int], several: bool = several) -> None:
                 tokens, masks = self.encode_prompts(embedding.image_shape, [prompts[i] for i in part])
                 found = self.network.decode(image, embedding.skips, tokens, masks, several)
                 for i, logits, scores in zip(part, found.logits, found.scores, strict=True):
                     answers[i] = self.candidates(embedding.image_shape, logits, scores)
+
+            in_batches(indices, BATCH[self.device.type], answer)
         return [answers[i] for i in range(len(prompts))]
 
     def tracker(self, frames: int) -> Sam2Tracker:
@@ -146,16 +149,6 @@ class Sam2Model:
         return F.interpolate(
             given[None, None], size=(side, side), mode="bilinear", align_corners=False, antialias=True
         )[0]
-
-
-def alike(prompts: Sequence[Prompt], multimask: Multimask) -> Iterator[tuple[list[int], bool]]:
-    """Group prompts with the same number of tokens: padding would take part in the attention."""
-    groups = defaultdict(list)
-    for i, prompt in enumerate(prompts):
-        several = prompt.is_ambiguous if multimask == "auto" else multimask
-        groups[len(prompt.points), prompt.box is None, prompt.mask is None, several].append(i)
-    for (*_, several), indices in groups.items():
-        yield indices, several
 
 
 @lru_cache(maxsize=16)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from napari_segany.core.masks import Candidates
 from napari_segany.core.prompts import Prompt
+from napari_segany.models.batches import in_batches
 from napari_segany.models.sam2.mask_decoder import Decoded
 from napari_segany.models.sam2.network import MEMORY_SLOTS, POINTERS, chosen
 
@@ -161,19 +162,21 @@ class Sam2Tracker:
         for object_id, (memories, _, pointers, _) in recalled.items():
             groups[len(memories), len(pointers)].append(object_id)
         answers: dict[int, Candidates] = {}
+
+        def find(part: Sequence[int]) -> None:
+            memories, slots, pointers, distances = (
+                torch.stack(column) for column in zip(*(recalled[i] for i in part), strict=True)
+            )
+            image = self.network.recall(embedding.features, memories.to(self.network.dtype), slots, pointers, distances)
+            answers.update(self._find(frame, embedding, part, image))
+
         for members in groups.values():
-            for start in range(0, len(members), BATCH[self.model.device.type]):
-                part = members[start : start + BATCH[self.model.device.type]]
-                memories, slots, pointers, distances = (
-                    torch.stack(column) for column in zip(*(recalled[i] for i in part), strict=True)
-                )
-                image = self.network.recall(
-                    embedding.features, memories.to(self.network.dtype), slots, pointers, distances
-                )
-                answers.update(self._find(frame, embedding, part, image))
+            in_batches(members, BATCH[self.model.device.type], find)
         return answers
 
-    def _find(self, frame: int, embedding: Sam2Embedding, objects: list[int], image: Tensor) -> dict[int, Candidates]:
+    def _find(
+        self, frame: int, embedding: Sam2Embedding, objects: Sequence[int], image: Tensor
+    ) -> dict[int, Candidates]:
         tokens, _ = self.model.encode_prompts(embedding.image_shape, [Prompt()])
         found = self.network.decode(image, embedding.skips, tokens.expand(len(objects), -1, -1), None, True)
         best = found.scores.argmax(dim=1)
