@@ -1,6 +1,7 @@
 """SAM 2: parity with transformers at random weights, published keys, and the family's conformance."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from napari_segany.core.prompts import MASK_LOGIT, Prompt, make_prompt
 from napari_segany.models.sam2.layouts import LAYOUTS, from_published, from_transformers
 from napari_segany.models.sam2.network import SIZES, HieraSize, Sam2, Sam2Config, build_sam2
 from napari_segany.models.sam2.predictor import Sam2Embedding, Sam2Model
+from napari_segany.models.sam2.selection import MotionSelection
 from tests.models.conformance import ImageModelConformance
 
 CPU = torch.device("cpu")
@@ -265,3 +267,58 @@ def test_keys_and_shapes_are_those_of_transformers() -> None:
 
 def test_every_size_has_its_own_name() -> None:
     assert len({(size.channels, sum(size.stages)) for size in SIZES.values()}) == len(SIZES)
+
+
+def test_memory_does_not_grow_with_the_stack(ours: Sam2Model, video: torch.Tensor) -> None:
+    tracker = ours.tracker(400)
+    shown = embedding(ours, video[0])
+    tracker.condition(0, shown, {1: as_prompt(THREE[0]), 2: as_prompt(THREE[2])})
+    tracker.condition(60, shown, {1: as_prompt(THREE[0])})
+    kept = []
+    for frame in range(1, 130):
+        tracker.follow(frame, shown, [1, 2])
+        kept.append(sum(len(own) for own in (*tracker.seen.values(), *tracker.prompted.values())))
+    # Sixteen on the way, sixteen after each prompted frame, and as many before it.
+    assert kept[50] == kept[39] and kept[-1] == kept[100] <= 120
+
+
+def test_motion_remembers_good_frames_and_the_one_before(ours: Sam2Model, video: torch.Tensor) -> None:
+    tracker, shown = ours.tracker(100, motion=True), embedding(ours, video[0])
+    tracker.condition(0, shown, {1: as_prompt(THREE[2])})
+    for frame in range(1, 12):
+        answers = tracker.follow(frame, shown, [1])
+    assert answers[1].logits.shape[0] == 1
+    seen = tracker.seen[1]
+    for frame, memory in seen.items():
+        seen[frame] = replace(memory, good=frame in (2, 5))
+    recalled = tracker._recent(1, 12, 1)
+    assert [next(f for f, m in seen.items() if m is memory) for memory in recalled] == [11, 5, 2]
+
+
+class TestMotionSelection:
+    def masks(self, *corners: int) -> np.ndarray:
+        """Three masks of one object, squares at different places."""
+        logits = np.full((1, 3, 64, 64), -5.0)
+        for k, corner in enumerate(corners):
+            logits[0, k, corner : corner + 10, corner : corner + 10] = 5.0
+        return logits
+
+    def test_a_mask_that_jumps_loses_once_motion_is_known(self) -> None:
+        selection, here = MotionSelection(), np.ones(1)
+        for frame in range(16):
+            best, good = selection.choose([1], self.masks(frame, frame, frame), np.array([[0.9, 0.5, 0.5]]), here)
+            assert best[0] == 0 and good[0]
+        # The first mask is far away but scores a little better.
+        best, _ = selection.choose([1], self.masks(50, 16, 30), np.array([[0.9, 0.8, 0.2]]), here)
+        assert best[0] == 1
+
+    def test_before_motion_is_known_the_score_decides(self) -> None:
+        selection = MotionSelection()
+        selection.choose([1], self.masks(0, 0, 0), np.array([[0.9, 0.5, 0.5]]), np.ones(1))
+        best, good = selection.choose([1], self.masks(50, 1, 30), np.array([[0.9, 0.8, 0.2]]), np.ones(1))
+        assert best[0] == 0 and not good[0]
+
+    @pytest.mark.parametrize(("score", "presence"), [(0.4, 5.0), (0.9, -5.0)])
+    def test_poor_or_absent_frames_are_not_remembered(self, score: float, presence: float) -> None:
+        _, good = MotionSelection().choose([1], self.masks(5, 5, 5), np.full((1, 3), score), np.array([presence]))
+        assert not good[0]

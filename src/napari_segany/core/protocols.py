@@ -119,8 +119,8 @@ class Tracker(Protocol):
 class StackModel(Protocol):
     """An `ImageModel` with a memory of its own for stacks."""
 
-    def tracker(self, frames: int) -> Tracker:
-        """A fresh memory for objects on a stack of so many frames."""
+    def tracker(self, frames: int, motion: bool = False) -> Tracker:
+        """A fresh memory for objects on a stack of so many frames; `motion` lets it expect steady movement."""
         ...
 
 

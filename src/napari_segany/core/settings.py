@@ -50,6 +50,8 @@ class PropagationSettings:
     memory_frames : int
         Frames to look back on when a run goes on where another stopped, and frames on which nothing
         changes before a correction is taken to have had its full effect.
+    motion : bool
+        Let models with a memory expect objects to go on moving as they did; for time-lapses.
     unchanged_overlap : float
         A mask that overlaps the one before a correction with this IoU has not changed.
     """
@@ -58,4 +60,5 @@ class PropagationSettings:
     min_overlap: float = 0.05
     max_growth: float = 4.0
     memory_frames: int = 6
+    motion: bool = False
     unchanged_overlap: float = 0.98

@@ -365,7 +365,7 @@ class Session:
     def _run(self, anchors: dict[int, dict[int, Prompt | Carried]], span: range) -> Run:
         self._removed.clear()
         tracker: Tracker = (
-            self.model.tracker(len(self.frames))
+            self.model.tracker(len(self.frames), self.settings.motion)
             if isinstance(self.model, StackModel)
             else CarryingTracker(self.model, self.settings)
         )

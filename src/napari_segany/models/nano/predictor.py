@@ -113,9 +113,9 @@ class NanoModel:
         clipped = np.minimum(np.array(boxes, dtype=np.float64).reshape(-1, 4) * 4 * 2.0**level, size)
         return clipped[(clipped[:, 2:] > clipped[:, :2]).all(axis=1)]
 
-    def tracker(self, frames: int) -> NanoTracker:
-        """A fresh memory for objects on a stack."""
-        return NanoTracker(self)
+    def tracker(self, frames: int, motion: bool = False) -> NanoTracker:
+        """A fresh memory for objects on a stack; see `StackModel.tracker`."""
+        return NanoTracker(self, motion)
 
     def look(
         self,

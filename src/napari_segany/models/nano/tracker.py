@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from napari_segany.core.masks import Box, Candidates, bounding_box, paste
+from napari_segany.core.motion import BoxMotion
 from napari_segany.core.prompts import MASK_LOGIT, Prompt
 from napari_segany.models.nano.embedding import NanoEmbedding
 from napari_segany.models.nano.views import COMFORTABLE_SIZE, View, comfortable_level
@@ -55,10 +57,13 @@ class NanoTracker:
     Parameters
     ----------
     model : NanoModel
+    motion : bool
+        Look for an object where its movement leads, not where it was last.
     """
 
-    def __init__(self, model: NanoModel) -> None:
-        self.model = model
+    def __init__(self, model: NanoModel, motion: bool = False) -> None:
+        self.model, self.motion = model, motion
+        self.moving: dict[tuple[int, bool], tuple[int, BoxMotion]] = {}
         self.given: dict[int, dict[int, Memory]] = defaultdict(dict)
         self.latest: dict[int, tuple[int, Memory]] = {}
 
@@ -94,19 +99,49 @@ class NanoTracker:
         for object_id, known in recalled.items():
             if known:
                 last = known[0]
-                mask = paste(embedding.image_shape, last.box, last.patch)
+                mask = self._expected(object_id, frame, backward, embedding.image_shape, last)
                 prompts[object_id] = Prompt(mask=np.where(mask, MASK_LOGIT, -MASK_LOGIT).astype(np.float32))
-                views[object_id] = View.at(_centre(last.box), _level(last, embedding.coarsest))
+                views[object_id] = View.at(_centre(bounding_box(mask)), _level(last, embedding.coarsest))
                 memories[object_id] = torch.cat([memory.tokens for memory in known])
         answers = self.model.look(embedding, prompts, views, memories)
         found = {
             i: answer for i, answer in answers.items() if answer.scores[0] >= MIN_SCORE and (answer.logits[0] > 0).any()
         }
+        if self.motion:
+            for object_id, answer in found.items():
+                self._learn_motion(object_id, frame, backward, answer.patch(0)[0])
         levels = {i: views[i].level for i in found}
         masks = {i: answer.best for i, answer in found.items()}
         for object_id, memory in self._memorise(embedding, masks, levels).items():
             self.latest[object_id] = frame, memory
         return found
+
+    def _expected(self, object_id: int, frame: int, backward: bool, shape: tuple[int, int], last: Memory) -> np.ndarray:
+        """The last mask, moved to where the object should be by now; (H, W) bool."""
+        mask = paste(shape, last.box, last.patch)
+        if (object_id, backward) not in self.moving:
+            return mask
+        at, motion = self.moving[object_id, backward]
+        ahead = copy.deepcopy(motion).predict(abs(frame - at))[0]
+        dy, dx = np.rint(np.subtract(_centre(ahead), _centre(last.box))).astype(int)
+        moved = np.zeros_like(mask)
+        y0, x0, y1, x1 = last.box
+        top, left = max(0, y0 + dy), max(0, x0 + dx)
+        bottom, right = min(shape[0], y1 + dy), min(shape[1], x1 + dx)
+        if bottom <= top or right <= left:
+            return mask
+        moved[top:bottom, left:right] = mask[top - dy : bottom - dy, left - dx : right - dx]
+        return moved if moved.any() else mask
+
+    def _learn_motion(self, object_id: int, frame: int, backward: bool, box: Box) -> None:
+        boxes = np.array([box], dtype=np.float64)
+        if (object_id, backward) in self.moving:
+            at, motion = self.moving[object_id, backward]
+            motion.predict(abs(frame - at))
+            motion.update(boxes, np.array([True]))
+        else:
+            motion = BoxMotion(boxes)
+        self.moving[object_id, backward] = frame, motion
 
     def _recall(self, object_id: int, frame: int, backward: bool) -> list[Memory]:
         """The last frame the object was seen on, then the nearest it was given on; empty when it is lost."""
@@ -138,7 +173,7 @@ class NanoTracker:
         }
 
 
-def _centre(box: Sequence[int]) -> tuple[float, float]:
+def _centre(box: Sequence[float] | np.ndarray) -> tuple[float, float]:
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
 
 

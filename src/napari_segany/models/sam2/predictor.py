@@ -102,9 +102,9 @@ class Sam2Model:
             in_batches(indices, BATCH[self.device.type], answer)
         return [answers[i] for i in range(len(prompts))]
 
-    def tracker(self, frames: int) -> Sam2Tracker:
-        """A fresh memory for objects on a stack of so many frames."""
-        return Sam2Tracker(self, frames)
+    def tracker(self, frames: int, motion: bool = False) -> Sam2Tracker:
+        """A fresh memory for objects on a stack of so many frames; see `StackModel.tracker`."""
+        return Sam2Tracker(self, frames, motion)
 
     def check(self, embedding: Sam2Embedding) -> None:
         """Raise `UnsupportedError` when an embedding was made by another model."""

@@ -17,6 +17,7 @@ from napari_segany.core.prompts import Prompt
 from napari_segany.models.batches import in_batches
 from napari_segany.models.sam2.mask_decoder import Decoded
 from napari_segany.models.sam2.network import MEMORY_SLOTS, POINTERS, chosen
+from napari_segany.models.sam2.selection import MotionSelection
 
 if TYPE_CHECKING:
     from napari_segany.models.sam2.predictor import Sam2Embedding, Sam2Model
@@ -37,10 +38,13 @@ class Memory:
     ----------
     features : (N, c) bfloat16
     pointer : (C,)
+    good : bool
+        Whether later frames may look at it when there are others to choose from.
     """
 
     features: Tensor
     pointer: Tensor
+    good: bool = True
 
 
 class Sam2Tracker:
@@ -55,10 +59,13 @@ class Sam2Tracker:
     model : Sam2Model
     frames : int
         Length of the stack.
+    motion : bool
+        Let motion help to choose masks and frames to remember; see `MotionSelection`.
     """
 
-    def __init__(self, model: Sam2Model, frames: int) -> None:
+    def __init__(self, model: Sam2Model, frames: int, motion: bool = False) -> None:
         self.model, self.network = model, model.network
+        self.selections = {backward: MotionSelection() for backward in (False, True)} if motion else {}
         self.pointers = min(frames, POINTERS)
         self.prompted: dict[int, dict[int, Memory]] = defaultdict(dict)
         self.seen: dict[int, dict[int, Memory]] = defaultdict(dict)
@@ -168,19 +175,28 @@ class Sam2Tracker:
                 torch.stack(column) for column in zip(*(recalled[i] for i in part), strict=True)
             )
             image = self.network.recall(embedding.features, memories.to(self.network.dtype), slots, pointers, distances)
-            answers.update(self._find(frame, embedding, part, image))
+            answers.update(self._find(frame, embedding, part, image, self.selections.get(backward)))
 
         for members in groups.values():
             in_batches(members, BATCH[self.model.device.type], find)
         return answers
 
     def _find(
-        self, frame: int, embedding: Sam2Embedding, objects: Sequence[int], image: Tensor
+        self,
+        frame: int,
+        embedding: Sam2Embedding,
+        objects: Sequence[int],
+        image: Tensor,
+        selection: MotionSelection | None,
     ) -> dict[int, Candidates]:
         tokens, _ = self.model.encode_prompts(embedding.image_shape, [Prompt()])
         found = self.network.decode(image, embedding.skips, tokens.expand(len(objects), -1, -1), None, True)
-        best = found.scores.argmax(dim=1)
+        best, good = found.scores.argmax(dim=1), np.ones(len(objects), dtype=bool)
         present = found.presence > 0
+        if selection is not None:
+            candidates = (part.float().cpu().numpy() for part in (found.logits, found.scores, found.presence))
+            picked, good = selection.choose(objects, *candidates)
+            best = torch.from_numpy(picked).to(best.device)
         logits = torch.where(present[:, None, None], chosen(found.logits, best), ABSENT_LOGIT)
         pointers = self._pointers(found, best)
         probability = self._enlarge(logits[:, None]).sigmoid()
@@ -188,7 +204,7 @@ class Sam2Tracker:
         scores = chosen(found.scores, best)
         answers = {}
         for row, object_id in enumerate(objects):
-            self.seen[object_id][frame] = Memory(features[row], pointers[row])
+            self.seen[object_id][frame] = Memory(features[row], pointers[row], bool(good[row]))
             self._thin_out(object_id, frame)
             answers[object_id] = self.model.candidates(
                 embedding.image_shape, logits[row : row + 1], scores[row : row + 1]
@@ -202,11 +218,10 @@ class Sam2Tracker:
         memories = [memory.features for memory in prompted.values()]
         slots = [MEMORY_SLOTS - 1] * len(prompted)
         signed = [((frame - at) * step, memory.pointer) for at, memory in prompted.items() if (frame - at) * step >= 0]
-        for distance in range(MEMORY_SLOTS - 1, 0, -1):
-            memory = seen.get(frame - step * distance)
+        for slot, memory in enumerate(self._recent(object_id, frame, step)):
             if memory is not None:
                 memories.append(memory.features)
-                slots.append(distance - 1)
+                slots.append(slot)
         for distance in range(1, self.pointers):
             memory = seen.get(frame - step * distance)
             if memory is not None:
@@ -221,11 +236,20 @@ class Sam2Tracker:
             torch.tensor([distance / longest for distance, _ in signed], device=device),
         )
 
+    def _recent(self, object_id: int, frame: int, step: int) -> Sequence[Memory | None]:
+        """Memories of the frames before, nearest first; with motion the frame before and good ones."""
+        seen = self.seen[object_id]
+        if not self.selections:
+            return [seen.get(frame - step * distance) for distance in range(1, MEMORY_SLOTS)]
+        before = sorted((f for f in seen if (frame - f) * step > 0), key=lambda f: abs(frame - f))
+        return [seen[f] for f in before if f == frame - step or seen[f].good][: MEMORY_SLOTS - 1]
+
     def _thin_out(self, object_id: int, now: int) -> None:
         """Drop what no answer will look at: far from the frame just seen and from every prompted one."""
-        near = [now, *self.prompted[object_id]]
         seen = self.seen[object_id]
-        for frame in [f for f in seen if min(abs(f - n) for n in near) > self.pointers]:
+        near = [now, *self.prompted[object_id]]
+        last_good = sorted((f for f in seen if seen[f].good), key=lambda f: abs(now - f))[: MEMORY_SLOTS - 1]
+        for frame in [f for f in seen if min(abs(f - n) for n in near) > self.pointers and f not in last_good]:
             del seen[frame]
 
     def _enlarge(self, logits: Tensor) -> Tensor:
