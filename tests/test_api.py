@@ -222,6 +222,20 @@ def test_propagate_on_the_command_line(stack, tmp_path: Path) -> None:
     assert (zarr.open_array(tmp_path / "o.zarr/labels/segany/0")[12] == 1).any()
 
 
+def test_a_killed_run_resumes_on_the_command_line(stack, tmp_path: Path) -> None:
+    image, truth = stack
+    imwrite(tmp_path / "s.tif", image, metadata={"axes": "ZYX"})
+    session = segany.Session(tmp_path / "s.tif", axis="z", labels=tmp_path / "o.zarr")
+    session.accept(1, 12, mask=truth[12] == largest(truth[12]))
+    running = session.propagate()
+    done = [next(running)[0] for _ in range(4)]
+    session.close()
+    answer = segany_cli("propagate", tmp_path / "s.tif", "--frame", 12, "-o", tmp_path / "o.zarr", "--resume", "--json")
+    assert answer.returncode == 0, answer.stderr
+    labels = zarr.open_array(tmp_path / "o.zarr/labels/segany/0")
+    assert done == [12, 13, 14, 15] and (labels[16] == 1).any() and (labels[11] == 1).any()
+
+
 def test_models_list_on_the_command_line() -> None:
     models = json.loads(segany_cli("models", "list", "--json").stdout)
     assert {"name", "family", "licence", "installed", "gated"} <= set(models[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -160,18 +161,25 @@ def propagate(
     axes: Axes = None,
     at: Index = None,
     direction: Annotated[str, typer.Option(help='"both", "forward" or "backward"')] = "both",
+    resume: Annotated[bool, typer.Option("--resume", help="go on where an earlier run stopped")] = False,
+    motion: Annotated[bool, typer.Option("--motion", help="expect steady movement; for time-lapses")] = False,
     model: Model = "nano",
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Segment one object on a frame and carry it through the stack."""
-    session = api.Session(
-        image, axis=_axis(axis), model=api.load_model(model, device), labels=output, axes=axes, index=_index(at)
-    )
+    network = api.load_model(model, device)
+    if resume:
+        session = api.Session.open(output, model=network)
+    else:
+        session = api.Session(image, axis=_axis(axis), model=network, labels=output, axes=axes, index=_index(at))
+    session.settings = replace(session.settings, motion=motion)
     try:
-        session.prompt(object_id, frame, **_prompt(point, box))
+        if not resume:
+            session.prompt(object_id, frame, **_prompt(point, box))
         show = _progress("frames done:")
-        for done, _ in enumerate(session.propagate([object_id], direction=direction), start=1):  # type: ignore[arg-type]
+        run = session.propagate([object_id], direction=direction, resume=resume)  # type: ignore[arg-type]
+        for done, _ in enumerate(run, start=1):
             show(min(done, len(session.frames)), len(session.frames))
         session.save(output)
     finally:

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import dask.array as da
@@ -282,6 +283,26 @@ def test_a_picture_that_unpacks_to_a_huge_one_is_refused(tmp_path: Path, monkeyp
     Image.new("L", (40, 40)).save(tmp_path / "a.png")
     with pytest.raises(StorageError, match="exceeds limit"):
         open_frames(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("kind", ["tiff", "zarr"])
+def test_a_stack_that_changes_under_the_run_says_so(kind: str, tmp_path: Path) -> None:
+    stack = np.zeros((4, 30, 40), np.uint8)
+    path = tmp_path / f"stack.{kind.replace('tiff', 'tif')}"
+
+    def write(values: np.ndarray) -> None:
+        if kind == "tiff":
+            tifffile.imwrite(path, values, metadata={"axes": "ZYX"})
+        else:
+            zarr.create_array(path, data=values, chunks=(1, 30, 40), overwrite=True)
+
+    write(stack)
+    frames = open_frames(path)
+    assert frames[1].shape == (30, 40)
+    time.sleep(0.02)
+    write(np.zeros((5, 30, 44), np.uint8))
+    with pytest.raises(StorageError, match="has changed or gone since it was opened"):
+        frames[1]
 
 
 def test_closed_frames_say_so(tmp_path: Path) -> None:

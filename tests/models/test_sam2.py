@@ -5,16 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from transformers import Sam2VideoConfig, Sam2VideoInferenceSession, Sam2VideoModel
 
+from napari_segany.core.intensity import IntensityRange
 from napari_segany.core.prompts import MASK_LOGIT, Prompt, make_prompt
 from napari_segany.models.sam2.layouts import LAYOUTS, from_published, from_transformers
 from napari_segany.models.sam2.network import SIZES, HieraSize, Sam2, Sam2Config, build_sam2
 from napari_segany.models.sam2.predictor import Sam2Embedding, Sam2Model
 from napari_segany.models.sam2.selection import MotionSelection
-from tests.models.conformance import ImageModelConformance
+from napari_segany.session.session import Session
+from tests.models.conformance import ImageModelConformance, picture
+from tests.session.conftest import ArrayLabels
 
 CPU = torch.device("cpu")
 TOLERANCE = 1e-3
@@ -293,6 +297,26 @@ def test_motion_remembers_good_frames_and_the_one_before(ours: Sam2Model, video:
         seen[frame] = replace(memory, good=frame in (2, 5))
     recalled = tracker._recent(1, 12, 1)
     assert [next(f for f, m in seen.items() if m is memory) for memory in recalled] == [11, 5, 2]
+
+
+def test_resident_memory_is_the_same_after_50_and_after_500_planes(ours: Sam2Model) -> None:
+    class Planes:
+        """Planes made when they are asked for."""
+
+        shape, dtype, intensity = (500, 48, 48), np.dtype(np.uint8), IntensityRange((0.0,), (255.0,))
+
+        def __len__(self) -> int:
+            return len(range(self.shape[0]))
+
+        def __getitem__(self, frame: int) -> np.ndarray:
+            return picture(48, 48, frame % 7)
+
+    ours.network.sam_mask_decoder.pred_obj_score_head.layers[2].bias.data.fill_(5.0)
+    session = Session(Planes(), ours, ArrayLabels((500, 48, 48)))
+    for object_id in (1, 2, 3):
+        session.prompt(object_id, 0, points=[(10 * object_id, 20)])
+    used = [psutil.Process().memory_info().rss for _ in session.propagate(direction="forward")]
+    assert used[-1] < 1.05 * used[50]
 
 
 class TestMotionSelection:

@@ -38,6 +38,7 @@ class Frames:
     def __init__(self, source: Source, planes: PlaneAxes) -> None:
         self.source, self.planes = source, planes
         self._intensity: IntensityRange | None = None
+        self._stamp = self._read_stamp()
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -90,11 +91,14 @@ class Frames:
         Raises
         ------
         StorageError
-            Its chunks are damaged or missing, or it is too large for the memory.
+            Its chunks are damaged or missing, the file is another than the one
+            that was opened, or the frame is too large for the memory.
         """
         if not 0 <= frame < len(self):
             raise IndexError(f"Frame {frame} is not in this stack of {len(self)} frames.")
         self._check_size()
+        if self._read_stamp() != self._stamp:
+            raise StorageError(f"{self.source.path} has changed or gone since it was opened; open it again.")
         index: list[int | slice] = [slice(None)] * len(self.source.array.shape)
         for axis, position in self.planes.fixed.items():
             index[axis] = position
@@ -109,6 +113,18 @@ class Frames:
         kept = [i for i in range(len(index)) if index[i] == slice(None)]
         order = [kept.index(i) for i in (*self._plane, self.planes.channels) if i is not None]
         return plane.transpose(order)
+
+    def _read_stamp(self) -> tuple[int, int] | None:
+        """When the file was last written and how long it is; of a zarr, its description."""
+        path = self.source.path
+        if path is None:
+            return None
+        described = [path / name for name in ("zarr.json", ".zarray", ".zattrs")] if path.is_dir() else [path]
+        try:
+            found = next(file.stat() for file in described if file.exists())
+        except (StopIteration, OSError):
+            return None
+        return found.st_mtime_ns, found.st_size
 
     def _check_size(self) -> None:
         size = int(np.prod(self.shape[1:], dtype=np.float64)) * self.dtype.itemsize

@@ -179,6 +179,8 @@ def replay(state: SessionState, event: dict[str, Any]) -> None:
             entries[key] = _decode(event["table"], event["value"])
     elif event["event"] == "frame":
         state.finished.add(int(event["frame"]))
+    elif event["event"] == "run":
+        state.finished.clear()
 
 
 class Recorder:

@@ -43,7 +43,8 @@ class Session:
         The journal: receives every change in order, as
         ``{"event": "set", "table", "object", "frame", "value"}`` when a prompt,
         acceptance or score becomes `value` (None: gone), and
-        ``{"event": "frame", "frame"}`` when a propagation has written a frame.
+        ``{"event": "run"}`` when a propagation begins anew and
+        ``{"event": "frame", "frame"}`` when it has written a frame.
 
     Raises
     ------
@@ -318,6 +319,7 @@ class Session:
         anchors = self._anchors(objects, first, last)
         if not resume:
             self.finished.clear()
+            self._record({"event": "run"})
         return self._propagate(anchors, range(first, last), direction)
 
     def _propagate(

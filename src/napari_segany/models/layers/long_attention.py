@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 #: Scores held at once; a buffer of this size is used again and again.
-SCORES_AT_ONCE = 16_777_216
+SCORES_AT_ONCE = 33_554_432
 
 
 def long_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -1,0 +1,161 @@
+"""SAM 2.1-tiny on a stream against transformers: one frame with a full memory, same weights, one run.
+
+``python benchmarks/sam2.py --objects 1 4 16`` prints seconds a frame, ratios,
+the IoU of masks computed in half precision with those in single precision, and
+for each stage of ours its share of this machine's peak in matrix products. The
+memory is filled by hand: six frames and one that was prompted.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import torch
+from sam import fastest, gemm_peak, timed
+from transformers import Sam2VideoConfig, Sam2VideoInferenceSession, Sam2VideoModel
+
+from napari_segany.core.prompts import Prompt
+from napari_segany.models.sam2.layouts import from_transformers
+from napari_segany.models.sam2.network import MEMORY_SLOTS, build_sam2
+from napari_segany.models.sam2.predictor import Sam2Embedding, Sam2Model
+from napari_segany.models.sam2.tracker import Memory, Sam2Tracker
+
+SIDE, FRAMES, NOW = 1024, 20, 7
+CELLS = (SIDE // 16) ** 2
+KEYS = MEMORY_SLOTS * CELLS + 4 * MEMORY_SLOTS
+#: Multiply-adds counted twice, for one object: two products over all keys with values 64 wide,
+#: self-attention, feed-forward, projections; four layers.
+ATTENTION_GFLOP = 4 * 2 * CELLS * (KEYS * (256 + 64) + CELLS * 512 + 2 * 256 * 2048 + 6 * 256 * 256) / 1e9
+
+
+def random_model() -> Sam2VideoModel:
+    """Transformers' model with weights of a size at which signals survive and objects are present."""
+    torch.manual_seed(0)
+    model = Sam2VideoModel(Sam2VideoConfig()).eval()
+    model.prompt_encoder.shared_embedding.positional_embedding = model.shared_image_embedding.positional_embedding
+    for name, parameter in model.named_parameters():
+        noise = torch.randn_like(parameter)
+        parameter.data = noise * parameter[0].numel() ** -0.5 if parameter.ndim > 1 else parameter.data + 0.1 * noise
+        if name.endswith("scale"):
+            parameter.data = noise.abs() * 0.3
+    model.mask_decoder.pred_obj_score_head.proj_out.bias.data.fill_(5.0)
+    return model
+
+
+def memories(objects: int) -> torch.Tensor:
+    """(objects, MEMORY_SLOTS, CELLS, 64): prompted frame first, then the six before now."""
+    return torch.randn(objects, MEMORY_SLOTS, CELLS, 64, generator=torch.Generator().manual_seed(1)).bfloat16()
+
+
+def pointers(objects: int) -> torch.Tensor:
+    return torch.randn(objects, MEMORY_SLOTS, 256, generator=torch.Generator().manual_seed(2))
+
+
+def their_session(model: Sam2VideoModel, video: torch.Tensor, objects: int) -> Sam2VideoInferenceSession:
+    session = Sam2VideoInferenceSession(video=video, video_height=SIDE, video_width=SIDE, dtype=torch.float32)
+    place = model.memory_encoder.position_encoding((1, 64, SIDE // 16, SIDE // 16), "cpu", torch.float32)
+    place = place.flatten(2).permute(2, 0, 1)
+    for i in range(objects):
+        session.obj_id_to_idx(i + 1)
+        own = session.output_dict_per_obj[i]
+        for slot in range(MEMORY_SLOTS):
+            kind = "cond_frame_outputs" if slot == 0 else "non_cond_frame_outputs"
+            own[kind][slot] = {
+                "maskmem_features": memories(objects)[i, slot][:, None],
+                "maskmem_pos_enc": place,
+                "object_pointer": pointers(objects)[i, slot][None],
+                "pred_masks": None,
+                "object_score_logits": None,
+            }
+    return session
+
+
+def our_tracker(model: Sam2Model, objects: int) -> Sam2Tracker:
+    tracker = model.tracker(FRAMES)
+    for i in range(objects):
+        for slot in range(MEMORY_SLOTS):
+            kind = tracker.prompted if slot == 0 else tracker.seen
+            kind[i + 1][slot] = Memory(memories(objects)[i, slot], pointers(objects)[i, slot])
+    return tracker
+
+
+def our_frame(model: Sam2Model, pixels: torch.Tensor, objects: int) -> np.ndarray:
+    """Encode a frame and find all objects on it; (objects, H/4, W/4) logits."""
+    tracker = our_tracker(model, objects)
+    embedding = Sam2Embedding((SIDE, SIDE), model.name, *model.network.encode(pixels.to(model.dtype)))
+    found = tracker.follow(NOW, embedding, range(1, objects + 1))
+    return np.stack([found[i].logits[0] for i in range(1, objects + 1)])
+
+
+def their_frame(model: Sam2VideoModel, video: torch.Tensor, objects: int) -> np.ndarray:
+    session = their_session(model, video, objects)
+    return model(session, frame_idx=NOW).pred_masks[:, 0].float().numpy()
+
+
+def stages(model: Sam2Model, pixels: torch.Tensor, objects: int) -> dict[str, float]:
+    """Seconds of each stage of ours."""
+    network, some = model.network, min(objects, 4)
+    features, skips = network.encode(pixels.to(model.dtype))
+    slots = torch.tensor([[MEMORY_SLOTS - 1, *range(MEMORY_SLOTS - 1)]]).expand(some, -1)
+    recall = (memories(some).to(model.dtype), slots, pointers(some).to(model.dtype), torch.rand(some, MEMORY_SLOTS))
+    tokens, _ = model.encode_prompts((SIDE, SIDE), [Prompt()])
+    image = features.expand(some, -1, -1)
+    calls = {
+        "encoder": lambda: network.encode(pixels.to(model.dtype)),
+        "memory attention": lambda: network.recall(features, *recall),
+        "decoder": lambda: network.decode(image, skips, tokens.expand(some, -1, -1), None, True),
+        "memory encoder": lambda: network.remember(
+            features, torch.rand(some, 1, SIDE, SIDE), torch.ones(some, dtype=torch.bool)
+        ),
+    }
+    times = fastest(calls, 2)
+    return {name: seconds * (1 if name == "encoder" else objects / some) for name, seconds in times.items()}
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--objects", type=int, nargs="*", default=[1, 4, 16])
+    parser.add_argument("--ours-only", type=int, nargs="*", default=[64], help="objects for which theirs is too slow")
+    args = parser.parse_args()
+    theirs = random_model()
+    video = torch.randn(FRAMES, 3, SIDE, SIDE)
+    models = {}
+    for name in ("float32", "bfloat16"):
+        network = build_sam2("2.1-tiny")
+        network.load_state_dict(from_transformers(theirs.state_dict()))
+        models[name] = Sam2Model(network, name, torch.device("cpu"), getattr(torch, name))
+    pixels = video[NOW : NOW + 1]
+    peaks = {name: gemm_peak(getattr(torch, name)) for name in models}
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, peaks {peaks} GFLOP/s")
+    for objects in args.objects:
+        answers: dict[str, np.ndarray] = {}
+
+        def run(name: str, count: int = objects, into: dict[str, np.ndarray] = answers) -> None:
+            into[name] = (
+                their_frame(theirs, video, count) if name == "transformers" else our_frame(models[name], pixels, count)
+            )
+
+        seconds = {name: timed(lambda name=name: run(name)) for name in ("transformers", *models)}  # type: ignore[misc]
+        error = np.abs(answers["float32"] - answers["transformers"]).max() / np.abs(answers["transformers"]).max()
+        single, half = answers["float32"] > 0, answers["bfloat16"] > 0
+        iou = (single & half).sum() / (single | half).sum()
+        print(
+            f"{objects:3} objects: transformers {seconds['transformers']:.1f} s; "
+            f"ours fp32 {seconds['float32']:.1f} s ({seconds['transformers'] / seconds['float32']:.2f}x), "
+            f"bf16 {seconds['bfloat16']:.1f} s ({seconds['transformers'] / seconds['bfloat16']:.2f}x); "
+            f"fp32 differs by {error:.0e}, bf16 masks IoU {iou:.4f}"
+        )
+    for objects in args.ours_only:
+        for name, model in models.items():
+            print(f"{objects:3} objects: ours {name} {timed(lambda m=model: our_frame(m, pixels, objects)):.1f} s")
+    for name, model in models.items():
+        times = stages(model, pixels, 4)
+        share = 4 * ATTENTION_GFLOP / times["memory attention"] / peaks[name]
+        listed = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in times.items())
+        print(f"{name}, 4 objects: {listed}; memory attention at {100 * share:.0f} % of the peak")
+
+
+if __name__ == "__main__":
+    main()
