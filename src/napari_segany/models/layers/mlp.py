@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+
+#: Rows that go through a feed-forward together on a CPU.
+ROWS_AT_ONCE = 1024
 
 
 class Mlp(nn.Module):
@@ -31,4 +36,9 @@ class FeedForward(nn.Module):
         self.activation: nn.Module = {"relu": nn.ReLU(), "gelu": nn.GELU()}[activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.lin2(self.activation(self.lin1(x)))
+        rows = x.flatten(0, -2)
+        if x.device.type != "cpu" or len(rows) <= 2 * ROWS_AT_ONCE:
+            return self.lin2(self.activation(self.lin1(x)))
+        # The hidden layer of a whole image falls out of the cache and is faulted in page by page.
+        parts = [self.lin2(self.activation(self.lin1(part))) for part in rows.split(ROWS_AT_ONCE)]
+        return torch.cat(parts).view(x.shape)

@@ -80,12 +80,14 @@ class TwoWayAttention(nn.Module):
         values = values + self.v_proj.bias.unflatten(0, (self.heads, self.width))[:, None]
         return self.out_proj(self._join(values))
 
-    def to_image(self, image_with_position: Tensor, tokens_with_position: Tensor, tokens: Tensor) -> Tensor:
-        """Let the image look at tokens.
+    def onto_image(
+        self, image: Tensor, image_with_position: Tensor, tokens_with_position: Tensor, tokens: Tensor
+    ) -> Tensor:
+        """Let the image look at tokens, and add what it sees to it.
 
         Parameters
         ----------
-        image_with_position : (P or 1, N, C)
+        image, image_with_position : (P or 1, N, C)
         tokens_with_position, tokens : (P, T, C)
 
         Returns
@@ -105,8 +107,9 @@ class TwoWayAttention(nn.Module):
             scores = scores.unflatten(2, (self.heads, count))
         weights = scores.softmax(dim=-1).flatten(2)  # (P, N, heads * T)
         outward = self.out_proj.weight.unflatten(1, (self.heads, self.width))  # (C, heads, width)
-        given = torch.einsum("phtw,chw->phtc", v, outward).flatten(1, 2)
-        return torch.baddbmm(self.out_proj.bias.expand(prompts, 1, -1), weights, given)
+        # The weights of a head sum to one, so the bias can be given out with the values.
+        given = torch.einsum("phtw,chw->phtc", v, outward) + self.out_proj.bias / self.heads
+        return torch.baddbmm(image.expand(prompts, -1, -1), weights, given.flatten(1, 2))
 
 
 class TwoWayBlock(nn.Module):
@@ -139,7 +142,7 @@ class TwoWayBlock(nn.Module):
         tokens = tokens + self.cross_attn_token_to_image.from_image(tokens + token_position, placed_image, image)
         tokens = self.norm2(tokens)
         tokens = self.norm3(tokens + self.mlp(tokens))
-        image = image + self.cross_attn_image_to_token.to_image(placed_image, tokens + token_position, tokens)
+        image = self.cross_attn_image_to_token.onto_image(image, placed_image, tokens + token_position, tokens)
         return tokens, self.norm4(image)
 
 

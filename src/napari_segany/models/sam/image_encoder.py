@@ -12,7 +12,11 @@ from napari_segany.models.layers.mlp import FeedForward
 from napari_segany.models.layers.norm import LayerNorm2d
 
 #: Attention scores held at once; a buffer of this size is used again and again.
-SCORES_AT_ONCE = 4_194_304
+SCORES_AT_ONCE = 8_388_608
+
+
+#: Windows attended to together: their queries, keys and values stay in cache.
+WINDOWS_AT_ONCE = 5
 
 
 class RelativeAttention(nn.Module):
@@ -105,7 +109,8 @@ class Block(nn.Module):
             tokens = F.pad(tokens, (0, 0, 0, -width % self.window, 0, -height % self.window))
             rows, cols = tokens.shape[1] // self.window, tokens.shape[2] // self.window
             tokens = tokens.view(batch, rows, self.window, cols, self.window, channels).transpose(2, 3)
-            seen = self.attn(tokens.reshape(-1, self.window**2, channels))
+            windows = tokens.reshape(-1, self.window**2, channels)
+            seen = torch.cat([self.attn(part) for part in windows.split(WINDOWS_AT_ONCE)])
             seen = seen.view(batch, rows, cols, self.window, self.window, channels).transpose(2, 3)
             seen = seen.reshape(batch, rows * self.window, cols * self.window, channels)[:, :height, :width]
         else:

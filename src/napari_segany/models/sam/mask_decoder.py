@@ -90,5 +90,6 @@ class MaskDecoder(nn.Module):
 
 def split_pixels(x: Tensor, up: nn.ConvTranspose2d) -> Tensor:
     """Apply a 2x2 stride-2 transposed convolution to (..., C) pixels: (..., 4, C_out), (dy, dx) row by row."""
-    weight = up.weight.permute(0, 2, 3, 1).flatten(1)  # (C, 2 * 2 * C_out)
-    return torch.matmul(x, weight).unflatten(-1, (4, -1)) + up.bias
+    assert up.bias is not None
+    weight = up.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (2 * 2 * C_out, C)
+    return F.linear(x, weight, up.bias.repeat(4)).unflatten(-1, (4, -1))

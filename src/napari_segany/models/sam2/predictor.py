@@ -25,7 +25,7 @@ from napari_segany.models.sam2.tracker import Sam2Tracker
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 #: Prompts decoded at once. On a CPU larger batches only fault in fresh memory.
-BATCH = {"cpu": 8, "cuda": 64, "mps": 32}
+BATCH = {"cpu": 4, "cuda": 64, "mps": 32}
 
 
 @dataclass(frozen=True)
