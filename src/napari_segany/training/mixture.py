@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,6 @@ from napari_segany.models.nano.network import WINDOW
 from napari_segany.training.crops import Example, Sample, make_example, make_stack, samples
 from napari_segany.training.folder import read_folder, read_stacks
 from napari_segany.training.generate import KINDS, generate, stacks
-from napari_segany.training.generate.fluorescence import Drawn
 
 #: A weight and the examples that are drawn with it.
 Group = tuple[float, Sequence[Example]]
@@ -24,7 +23,6 @@ MODALITY_WEIGHTS = {"fluorescence": 0.5, "histology": 0.3, "brightfield": 0.08, 
 REAL_STACKS = 0.2
 #: Share of the generated crops from stacks.
 GENERATED_STACKS = 0.35
-STACK_MAKERS = (stacks.nuclei_3d, stacks.cells_timelapse, stacks.membranes_3d)
 #: Generated kinds that label only one structure among others.
 INCOMPLETE_KINDS = ("em-mitochondria", "em-neurites")
 
@@ -54,8 +52,8 @@ class GeneratedStacks(Sequence[Example]):
 
     DRAWS = 12
 
-    def __init__(self, maker: Callable[[np.random.Generator], Drawn], seed: int) -> None:
-        self.maker, self.rng = maker, np.random.default_rng(seed)
+    def __init__(self, seed: int) -> None:
+        self.rng = np.random.default_rng(seed)
         self.planes: list[Example] = []
         self.drawn = 0
 
@@ -64,7 +62,7 @@ class GeneratedStacks(Sequence[Example]):
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
         if self.drawn % self.DRAWS == 0:
-            self.planes = make_stack(*self.maker(self.rng), reach=2)
+            self.planes = make_stack(*stacks.varied(self.rng), reach=2)
         self.drawn += 1
         return self.planes[index % len(self.planes)]
 
@@ -109,9 +107,8 @@ class Mixture(IterableDataset[Sample]):
 
     def _generated(self, seed: int) -> list[Group]:
         flat = [Generated(kind, self.per_kind, seed + number) for number, kind in enumerate(KINDS)]
-        stacks = [GeneratedStacks(maker, seed + len(KINDS) + number) for number, maker in enumerate(STACK_MAKERS)]
         found: list[Group] = [((1 - GENERATED_STACKS) / len(flat), examples) for examples in flat]
-        return found + [(GENERATED_STACKS / len(stacks), planes) for planes in stacks]
+        return [*found, (GENERATED_STACKS, GeneratedStacks(seed + len(KINDS)))]
 
 
 def _real(folder: Path) -> list[Group]:

@@ -150,8 +150,10 @@ def _rounds(
         given = answer.detach()[torch.arange(len(masks)), chosen]
         iou = mask_iou(given, truth)
         if number == 0:
-            figures["click"] = float(iou[single].mean())
-            figures["other"] = float(iou[~single & there].mean())
+            if single.any():
+                figures["click"] = float(iou[single].mean())
+            if (~single & there).any():
+                figures["other"] = float(iou[~single & there].mean())
         elif number == 1:
             figures["corrected"] = float(iou.mean())
         if number + 1 < rounds:
@@ -174,11 +176,7 @@ def train(data: Path | None, out: Path, config: TrainingConfig, start: Path | No
     torch.manual_seed(config.seed)
     model = Nano()
     if start is not None:
-        old = torch.load(start, weights_only=False)["average"]
-        new = model.state_dict()
-        print(
-            model.load_state_dict({k: v for k, v in old.items() if k in new and new[k].shape == v.shape}, strict=False)
-        )
+        model.load_state_dict(torch.load(start, weights_only=True)["average"])
     average = copy.deepcopy(model)
     optimiser = Optimiser(model, config.learning_rate, config.weight_decay)
     step, elapsed, last = 0, 0.0, out / "last.pt"

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_segany.training.generate.fields import Rng, smooth_noise
+from napari_segany.training.generate.fields import Rng, chance, log_uniform, smooth_noise
 from napari_segany.training.generate.fluorescence import Drawn
 from napari_segany.training.generate.optics import blur
 from napari_segany.training.generate.shapes import blob, draw, pack
 
+Shape3D = tuple[int, int, int]
+
 
 def _record(rng: Rng, image: np.ndarray, noise: float) -> np.ndarray:
     """Add photon and read-out noise to a float stack and digitise it as a whole."""
-    photons = rng.poisson(np.clip(image, 0, None) * 60) / 60
-    noisy = photons + noise * rng.standard_normal(image.shape, dtype=np.float32)
+    peak = 0.15 / max(noise, 1e-3) ** 2
+    noisy = rng.poisson(np.clip(image, 0, None) * peak) / peak
+    noisy = noisy + noise * rng.standard_normal(image.shape, dtype=np.float32)
     low, high = np.percentile(noisy, (0.1, 99.9))
     return (np.clip((noisy - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
@@ -25,7 +28,30 @@ def _number(labels: np.ndarray) -> np.ndarray:
     return numbers[inverse].reshape(labels.shape).astype(np.int32)
 
 
-def nuclei_3d(rng: Rng, shape: tuple[int, int, int] = (24, 160, 160), anisotropy: float = 3.0) -> Drawn:
+def _brightness(rng: Rng, labels: np.ndarray, low: float, high: float) -> np.ndarray:
+    """One brightness for each object, 0 outside of them, (N, H, W) float32."""
+    brightness = rng.uniform(low, high, labels.max() + 1).astype(np.float32)
+    brightness[0] = 0.0
+    return brightness[labels]
+
+
+def _see(image: np.ndarray, psf: float, along: float) -> np.ndarray:
+    """Blur a float stack by `psf` pixels in the planes and `along` planes across them."""
+    from scipy.ndimage import gaussian_filter
+
+    return gaussian_filter(image, (along, psf, psf), truncate=3.0)
+
+
+def nuclei_3d(
+    rng: Rng,
+    shape: Shape3D = (24, 160, 160),
+    anisotropy: float = 3.0,
+    radius: tuple[float, float] = (9, 15),
+    gap: float = 1.02,
+    dimmest: float = 0.5,
+    psf: float = 0.9,
+    noise: float = 0.05,
+) -> Drawn:
     """Ellipsoidal nuclei in z, dimmer with depth, blurred more along the axis.
 
     Parameters
@@ -33,70 +59,136 @@ def nuclei_3d(rng: Rng, shape: tuple[int, int, int] = (24, 160, 160), anisotropy
     shape : (N, H, W)
     anisotropy : float
         Distance of planes over the size of a pixel.
+    radius : (smallest, largest) in pixels
+    gap : float
+        Distance of neighbours in units of their radii; below 1 they press against each other.
+    dimmest : float
+        Brightness of the dimmest nucleus; the brightest has 1.
+    psf : float
+        Blur in the planes, pixels.
+    noise : float
+        Deviation of the read-out noise.
     """
     depth, height, width = shape
-    radii = rng.uniform(9, 15, 400)
-    centres = pack(rng, (int(depth * anisotropy), height, width), radii, gap=1.02)
+    centres = pack(rng, (int(depth * anisotropy), height, width), rng.uniform(*radius, 400), gap=gap)
     labels = np.zeros(shape, dtype=np.int32)
+    nearest = np.full(shape, 1.0, dtype=np.float32)
     z, y, x = np.ogrid[:depth, :height, :width]
-    for value, (cz, cy, cx, radius) in enumerate(centres, start=1):
+    for value, (cz, cy, cx, size) in enumerate(centres, start=1):
         stretch = np.exp(rng.normal(0, 0.12, 3))
-        r = ((z * anisotropy - cz) / stretch[0]) ** 2 + ((y - cy) / stretch[1]) ** 2 + ((x - cx) / stretch[2]) ** 2
-        labels[(r < radius**2) & (labels == 0)] = value
+        reach = int(1.6 * size) + 1
+        planes, rows, columns = (
+            slice(max(0, int(c) - r), max(0, int(c) + r + 1))
+            for c, r in ((cz / anisotropy, int(reach / anisotropy) + 1), (cy, reach), (cx, reach))
+        )
+        r = ((z[planes] * anisotropy - cz) / stretch[0]) ** 2 + ((y[:, rows] - cy) / stretch[1]) ** 2
+        r = (r + ((x[:, :, columns] - cx) / stretch[2]) ** 2) / size**2
+        window = planes, rows, columns
+        # Where nuclei press against each other, each pixel belongs to the deeper one.
+        wins = r < nearest[window]
+        labels[window][wins] = value
+        nearest[window][wins] = r[wins]
     labels = _number(labels)
-    brightness = rng.uniform(0.5, 1.0, labels.max() + 1).astype(np.float32)
-    brightness[0] = 0.0
-    grain = 1 + 0.25 * smooth_noise(rng, shape, (1.5, 3, 3))
-    image = brightness[labels] * grain
-    image = np.stack([blur(plane, 0.9) for plane in image])
-    image = np.apply_along_axis(np.convolve, 0, image, np.array([0.2, 0.6, 0.2]), "same")
-    image = image * np.exp(-np.arange(depth) / (1.5 * depth))[:, None, None] + 0.06
-    return _record(rng, image.astype(np.float32), 0.05), labels
+    image = _brightness(rng, labels, dimmest, 1.0) * (1 + 0.25 * smooth_noise(rng, shape, (1.5, 3, 3)))
+    image = _see(image, psf, 0.6) * np.exp(-np.arange(depth) / (1.5 * depth))[:, None, None] + 0.06
+    return _record(rng, image.astype(np.float32), noise), labels
 
 
-def cells_timelapse(rng: Rng, shape: tuple[int, int, int] = (30, 192, 192)) -> Drawn:
-    """Cells that wander, change shape and bleach; some enter, some leave."""
+def cells_timelapse(
+    rng: Rng,
+    shape: Shape3D = (30, 192, 192),
+    radius: tuple[float, float] = (8, 13),
+    gap: float = 1.3,
+    speed: float = 0.9,
+    noise: float = 0.05,
+) -> Drawn:
+    """Cells that wander, change shape and bleach; some enter, some leave; see `nuclei_3d` for the parameters.
+
+    Parameters
+    ----------
+    speed : float
+        Pixels a frame.
+    """
     count, height, width = shape
-    centres = pack(rng, (height, width), rng.uniform(8, 13, 120), gap=1.3)
-    speed = rng.normal(0, 0.9, (len(centres), 2))
+    centres = pack(rng, (height, width), rng.uniform(*radius, 120), gap=gap)
+    velocity = rng.normal(0, speed, (len(centres), 2))
     labels = np.zeros(shape, dtype=np.int32)
     seeds = rng.integers(2**31, size=len(centres))
     angle, turn = rng.uniform(0, np.pi, len(centres)), rng.normal(0, 0.05, len(centres))
     for frame in range(count):
-        for i, (y, x, radius) in enumerate(centres):
+        for i, (y, x, size) in enumerate(centres):
             pulse = 1 + 0.08 * np.sin(frame / 4 + i)
             # The same seed every time: a cell keeps the waves of its outline.
-            outline = blob(
-                np.random.default_rng(seeds[i]), (y, x), radius * pulse, 1.3, 0.08, angle[i] + frame * turn[i]
-            )
+            outline = blob(np.random.default_rng(seeds[i]), (y, x), size * pulse, 1.3, 0.08, angle[i] + frame * turn[i])
             draw(labels[frame], outline, i + 1, below=True)
-        speed = 0.9 * speed + rng.normal(0, 0.4, speed.shape)
-        centres[:, :2] += speed
+        velocity = 0.9 * velocity + rng.normal(0, 0.45 * speed, velocity.shape)
+        centres[:, :2] += velocity
     labels = _number(labels)
-    brightness = rng.uniform(0.5, 1.0, labels.max() + 1).astype(np.float32)
-    brightness[0] = 0.0
-    image = np.stack([blur(brightness[plane], 1.2) for plane in labels])
+    image = np.stack([blur(plane, 1.2) for plane in _brightness(rng, labels, 0.5, 1.0)])
     image = image * np.exp(-np.arange(count) / (2.5 * count))[:, None, None] + 0.08
-    return _record(rng, image.astype(np.float32), 0.05), labels
+    return _record(rng, image.astype(np.float32), noise), labels
 
 
-def membranes_3d(rng: Rng, shape: tuple[int, int, int] = (24, 160, 160), anisotropy: float = 2.0) -> Drawn:
-    """Tissue of cells that touch along stained walls, in z."""
+def membranes_3d(
+    rng: Rng,
+    shape: Shape3D = (24, 160, 160),
+    anisotropy: float = 2.0,
+    radius: tuple[float, float] = (11, 17),
+    wall: float = 1.6,
+    psf: float = 0.0,
+    inside: float = 0.0,
+    stretch: float = 1.0,
+    noise: float = 0.06,
+) -> Drawn:
+    """Tissue of cells that touch along stained walls, in z; see `nuclei_3d` for the other parameters.
+
+    Parameters
+    ----------
+    wall : float
+        Thickness of the walls, pixels.
+    inside : float
+        Brightness of the brightest cell's inside; walls have 1.
+    stretch : float
+        How much longer than wide cells are, along x.
+    """
     from scipy.ndimage import distance_transform_edt
 
     depth, height, width = shape
-    spacing = (anisotropy, 1.0, 1.0)
-    centres = pack(rng, (int(depth * anisotropy), height, width), rng.uniform(11, 17, 600), gap=0.95)
+    spacing = (anisotropy, stretch, 1.0)
+    room = (int(depth * anisotropy), int(height * stretch), width)
+    centres = pack(rng, room, rng.uniform(*radius, 600), gap=0.95)
     seeds = np.zeros(shape, dtype=np.int32)
     for value, (z, y, x, _) in enumerate(centres, start=1):
-        place = np.clip(np.rint([z / anisotropy, y, x]).astype(int), 0, np.array(shape) - 1)
+        place = np.clip(np.rint([z / anisotropy, y / stretch, x]).astype(int), 0, np.array(shape) - 1)
         seeds[tuple(place)] = value
     nearest = distance_transform_edt(seeds == 0, sampling=spacing, return_distances=False, return_indices=True)
     labels = _number(seeds[tuple(nearest)])
-    wall = np.zeros(shape, dtype=bool)
+    edge = np.zeros(shape, dtype=bool)
     for axis in range(3):
-        a, w = np.moveaxis(labels, axis, 0), np.moveaxis(wall, axis, 0)
+        a, w = np.moveaxis(labels, axis, 0), np.moveaxis(edge, axis, 0)
         w[1:] |= a[1:] != a[:-1]
-    distance = distance_transform_edt(~wall, sampling=spacing)
-    image = np.exp(-((distance / 1.6) ** 2)) * (1 + 0.3 * smooth_noise(rng, shape, (4, 15, 15))).clip(0.2) + 0.08
-    return _record(rng, image.astype(np.float32), 0.06), labels
+    distance = distance_transform_edt(~edge, sampling=spacing)
+    stain = (1 + 0.3 * smooth_noise(rng, shape, (4, 15, 15))).clip(0.2)
+    image = np.maximum(np.exp(-((distance / wall) ** 2)) * stain, _brightness(rng, labels, 0.0, inside))
+    return _record(rng, (_see(image, psf, 0.4 * psf) + 0.08).astype(np.float32), noise), labels
+
+
+def varied(rng: Rng) -> Drawn:
+    """A stack of any kind, its objects, optics and noise as different as they come; for training."""
+    noise = log_uniform(rng, 0.01, 0.25)
+    small = log_uniform(rng, 5, 16)
+    radius = small, small * rng.uniform(1.2, 2)
+    anisotropy = log_uniform(rng, 1, 5)
+    kind = rng.choice(["nuclei", "cells", "membranes"], p=[0.35, 0.2, 0.45])
+    if kind == "nuclei":
+        return nuclei_3d(
+            rng, (20, 144, 144), anisotropy, radius, rng.uniform(0.8, 1.3), rng.uniform(0.15, 0.8),
+            log_uniform(rng, 0.5, 2.5), noise,
+        )  # fmt: skip
+    if kind == "cells":
+        return cells_timelapse(rng, (16, 160, 160), radius, rng.uniform(0.9, 1.5), log_uniform(rng, 0.3, 3), noise)
+    inside = rng.uniform(0, 0.7) if chance(rng, 0.6) else 0.0
+    return membranes_3d(
+        rng, (20, 128, 128), anisotropy, (1.2 * radius[0], 1.2 * radius[1]), log_uniform(rng, 0.8, 0.4 * small),
+        log_uniform(rng, 0.3, 0.35 * small), inside, log_uniform(rng, 1, 2), noise * rng.uniform(0.2, 1),
+    )  # fmt: skip
