@@ -21,7 +21,7 @@ ALLOWED = {
     "demo": {"core", "api", "samples"},
     "cli": {"core", "api", "demo"},
     "gui": {"core", "session", "api", "samples"},
-    "__init__": {"api", "core", "samples"},
+    "__init__": {"api", "core", "samples", "training"},
 }
 #: Heavy package -> rooms that may import it.
 HEAVY = {

@@ -9,7 +9,7 @@ Coordinates are array-index coordinates, rows first: a point is (y, x), a box
 is (y0, x0, y1, x1), half-open. Importing this module loads neither torch nor Qt.
 """
 
-from napari_segany import samples
+from napari_segany import samples, training
 from napari_segany.api import (
     Session,
     embed,
@@ -44,4 +44,5 @@ __all__ = [
     "samples",
     "segment",
     "segment_boxes",
+    "training",
 ]

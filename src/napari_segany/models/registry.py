@@ -16,13 +16,13 @@ MIB = 1_000_000
 
 
 def _info(name: str, family: str, size: int, licence: str, url: str) -> ModelInfo:
-    capabilities = frozenset({"image", "stack"} if family == "sam2" else {"image"})
+    capabilities = frozenset({"image", "stack"} if family in ("sam2", "nano") else {"image"})
     return ModelInfo(name, family, capabilities, size, licence, installed=False, gated=False, url=url)
 
 
 #: Sizes follow from the number of parameters; micro-sam does not state a licence for its weights.
 REGISTERED = [
-    _info("nano", "nano", 17 * MIB, "BSD-3-Clause", ""),
+    _info("nano", "nano", 13 * MIB, "BSD-3-Clause", ""),
     _info(
         "mobile-sam",
         "mobile-sam",
@@ -64,7 +64,16 @@ def _installed_file(info: ModelInfo) -> Path | None:
 
 def list_models() -> list[ModelInfo]:
     """List every registered model and whether its weights are on this computer."""
-    return [replace(info, installed=not info.url or _installed_file(info) is not None) for info in REGISTERED]
+    listed = [replace(info, installed=not info.url or _installed_file(info) is not None) for info in REGISTERED]
+    return listed + _adapted()
+
+
+def _adapted() -> list[ModelInfo]:
+    """Models that people have taught on this computer; see `napari_segany.training.fit`."""
+    names = {info.name for info in REGISTERED}
+    files = sorted(path for path in models_folder().glob("*.safetensors") if path.stem not in names)
+    stack = frozenset({"image", "stack"})
+    return [ModelInfo(path.stem, "nano", stack, path.stat().st_size, "your own", True, False) for path in files]
 
 
 def load_model(name: str | Path, device: str = "auto", dtype: str = "auto") -> ImageModel:
@@ -74,6 +83,9 @@ def load_model(name: str | Path, device: str = "auto", dtype: str = "auto") -> I
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)
     info = next((info for info in REGISTERED if info.name == str(name)), None)
+    taught = models_folder() / f"{name}.safetensors"
+    if info is None and not Path(name).exists() and taught.exists():
+        name = taught
     if info is not None and not info.url:
         from napari_segany.models.nano.weights import load_nano
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
 #: Rows that go through a feed-forward together on a CPU.
 ROWS_AT_ONCE = 1024
 

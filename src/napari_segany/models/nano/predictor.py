@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +43,8 @@ class NanoModel:
     name : str
     device : torch.device
     dtype : torch.dtype
+    provenance : mapping, optional
+        Where an adapted model comes from; see `napari_segany.training.adapt.Provenance`.
     """
 
     family = "nano"
@@ -51,8 +54,15 @@ class NanoModel:
         score_threshold=0.5, stability_threshold=0.25, overlap_threshold=0.4, min_area=16
     )
 
-    def __init__(self, network: Nano, name: str, device: torch.device, dtype: torch.dtype) -> None:
-        self.name = name
+    def __init__(
+        self,
+        network: Nano,
+        name: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.name, self.provenance = name, provenance
         self.device, self.dtype = device, dtype
         self.network = network.to(device=device, dtype=dtype).eval().requires_grad_(False)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari_segany.models.nano.predictor import NanoModel
 
 #: An object whose predicted IoU is lower is not in the frame.
-MIN_SCORE = 0.3
+MIN_SCORE = 0.02
 #: Frames on which an object may be missing before it is given up.
 GAP = 3
 #: An object keeps its zoom level until its size is off by this factor.
