@@ -1,5 +1,8 @@
 """Prompting, accepting, undoing: what a person does with a session."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -143,3 +146,32 @@ def test_bad_input_is_one_sentence_and_changes_nothing(session: Session, call, e
 def test_labels_of_another_shape_are_refused() -> None:
     with pytest.raises(InvalidLabelsError, match="must be the same"):
         Session(ArrayFrames(np.zeros((6, 40, 50), np.uint8)), DiscModel(), ArrayLabels((6, 40, 51)))
+
+
+def test_a_frame_is_encoded_once_however_many_ask_and_nobody_else_waits(session: Session) -> None:
+    session.model.delay = 0.3
+    with ThreadPoolExecutor(4) as pool:
+        slow = [pool.submit(session.embedding, 3) for _ in range(3)]
+        time.sleep(0.05)
+        began = time.monotonic()
+        session.store.write(0, session.store.read(0))
+        session.accept(1, 0, mask=np.ones(session.frames.shape[1:3], bool))
+        assert time.monotonic() - began < 0.2
+        assert len({id(future.result()) for future in slow}) == 1
+    assert len(session.model.embedded) == 1
+
+
+def test_an_encoding_that_fails_fails_for_all_who_wait_and_can_be_tried_again(session: Session) -> None:
+    good = session.model.embed
+
+    def bad(image: np.ndarray, intensity: object = None) -> object:
+        time.sleep(0.1)
+        raise MemoryError("no room")
+
+    session.model.embed = bad  # type: ignore[method-assign]
+    with ThreadPoolExecutor(2) as pool:
+        for future in [pool.submit(session.embedding, 1) for _ in range(2)]:
+            with pytest.raises(MemoryError):
+                future.result()
+    session.model.embed = good  # type: ignore[method-assign]
+    assert session.embedding(1).image_shape == (40, 50)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from threading import RLock
 from typing import Any, Literal
 
@@ -81,6 +82,8 @@ class Session:
         self._removed: set[int] = set()
         self._candidates: dict[Key, Candidates] = {}
         self._embeddings: OrderedDict[int, Embedding] = OrderedDict()
+        # Frames that are being encoded: (id of the model, frame) -> what will be made.
+        self._encoding: dict[tuple[int, int], Future[Embedding]] = {}
         self._record = record or (lambda event: None)
         # A click in the window and a running propagation meet here.
         self._lock = RLock()
@@ -118,23 +121,48 @@ class Session:
     def candidates(self, object_id: int, frame: int) -> Candidates | None:
         """Candidate masks for an object's prompts on a frame, asked for again if need be; None without prompts."""
         key = object_id, frame
+        prompt, known = self.prompts.get(key), self._candidates.get(key)
+        if prompt is None or known is not None:
+            return known
+        model = self.model
+        (answer,) = model.predict(self.embedding(frame), [prompt])
         with self._lock:
-            if key in self.prompts and key not in self._candidates:
-                (self._candidates[key],) = self.model.predict(self.embedding(frame), [self.prompts[key]])
-            return self._candidates.get(key)
+            # Unless it was prompted differently meanwhile, or another model took over.
+            if self.prompts.get(key) is prompt and model is self.model:
+                self._candidates[key] = answer
+        return answer
 
     def embedding(self, frame: int) -> Embedding:
-        """The embedding of a frame, made now or kept from before."""
+        """The embedding of a frame, made now or kept from before.
+
+        Whoever asks for a frame that is being encoded waits for that; nobody
+        else waits.
+        """
         self._check_frame(frame)
         with self._lock:
             if frame in self._embeddings:
                 self._embeddings.move_to_end(frame)
                 return self._embeddings[frame]
-            made = self.model.embed(self.frames[frame], self.frames.intensity)
-            self._embeddings[frame] = made
-            while len(self._embeddings) > EMBEDDINGS_KEPT:
-                self._embeddings.popitem(last=False)
-            return made
+            model, key = self.model, (id(self.model), frame)
+            mine = key not in self._encoding
+            promise = self._encoding.setdefault(key, Future())
+        if not mine:
+            return promise.result()
+        try:
+            made = model.embed(self.frames[frame], self.frames.intensity)
+            promise.set_result(made)
+        except BaseException as error:
+            promise.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                del self._encoding[key]
+        with self._lock:
+            if model is self.model:
+                self._embeddings[frame] = made
+                while len(self._embeddings) > EMBEDDINGS_KEPT:
+                    self._embeddings.popitem(last=False)
+        return made
 
     def is_embedded(self, frame: int) -> bool:
         """Whether a click on this frame is answered without encoding it first."""
@@ -190,9 +218,11 @@ class Session:
         key = self._check_object(object_id), self._check_frame(frame)
         new = make_prompt(self._frame_shape, points, labels, box, mask)
         merged = self.prompts[key].merged(new) if key in self.prompts and not replace else new
+        model = self.model
+        (answer,) = model.predict(self.embedding(frame), [merged])
         with self._lock:
-            (answer,) = self.model.predict(self.embedding(frame), [merged])
-            self._candidates[key] = answer
+            if model is self.model:
+                self._candidates[key] = answer
             self._apply(Step("prompt", [self._set("prompts", key, merged)]))
         self.prompt_changed.emit(*key)
         return answer.best

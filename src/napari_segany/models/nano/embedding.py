@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from threading import RLock
 
 import torch
 from torch import Tensor
@@ -50,6 +51,8 @@ class NanoEmbedding:
     image: Tensor
     levels: dict[int, Features] = field(default_factory=dict)
     recent: dict[tuple[int, tuple[int, int]], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    # A click and a propagation may ask for the same frame at once.
+    _lock: RLock = field(default_factory=RLock, repr=False, compare=False)
 
     @property
     def coarsest(self) -> int:
@@ -63,10 +66,11 @@ class NanoEmbedding:
 
     def encode_level(self, encoder: Encoder, level: int) -> Features:
         """Features of a whole level, encoded now or before."""
-        if level not in self.levels:
-            scaled = _resize(self.image, self.level_shape(level))
-            self.levels[level] = _encode_in_tiles(encoder, scaled)
-        return self.levels[level]
+        with self._lock:
+            if level not in self.levels:
+                scaled = _resize(self.image, self.level_shape(level))
+                self.levels[level] = _encode_in_tiles(encoder, scaled)
+            return self.levels[level]
 
     def windows(self, encoder: Encoder, level: int, origins: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
         """Features under windows of a level.
@@ -82,7 +86,8 @@ class NanoEmbedding:
         """
         height, width = self.level_shape(level)
         if level not in self.levels and height * width > 2 * len(origins) * WINDOW**2:
-            return self._windows_alone(encoder, level, origins)
+            with self._lock:
+                return self._windows_alone(encoder, level, origins)
         features = self.encode_level(encoder, level)
         fine = [_cut(features.fine, y // 4, x // 4, WINDOW // 4) for y, x in origins]
         coarse = [_cut(features.coarse, y // 8, x // 8, WINDOW // 8) for y, x in origins]

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: An object whose predicted IoU is lower is not in the frame.
 MIN_SCORE = 0.02
+#: A mask that grows or shrinks by a larger factor from one frame to the next is not believed.
+MAX_GROWTH = 4.0
 #: Frames on which an object may be missing before it is given up.
 GAP = 3
 #: An object keeps its zoom level until its size is off by this factor.
@@ -104,9 +106,7 @@ class NanoTracker:
                 views[object_id] = View.at(_centre(bounding_box(mask)), _level(last, embedding.coarsest))
                 memories[object_id] = torch.cat([memory.tokens for memory in known])
         answers = self.model.look(embedding, prompts, views, memories)
-        found = {
-            i: answer for i, answer in answers.items() if answer.scores[0] >= MIN_SCORE and (answer.logits[0] > 0).any()
-        }
+        found = {i: answer for i, answer in answers.items() if _is_plausible(answer, recalled[i][0])}
         if self.motion:
             for object_id, answer in found.items():
                 self._learn_motion(object_id, frame, backward, answer.patch(0)[0])
@@ -171,6 +171,15 @@ class NanoTracker:
         return {
             i: Memory(box, masks[i][box[0] : box[2], box[1] : box[3]], views[i], tokens[i]) for i, box in boxes.items()
         }
+
+
+def _is_plausible(answer: Candidates, last: Memory) -> bool:
+    """Whether a mask can be the object of a memory, a few frames on."""
+    _, patch = answer.patch(0)
+    if float(answer.scores[0]) < MIN_SCORE or not patch.any():
+        return False
+    growth = np.count_nonzero(patch) / np.count_nonzero(last.patch)
+    return bool(1 / MAX_GROWTH <= growth <= MAX_GROWTH)
 
 
 def _centre(box: Sequence[float] | np.ndarray) -> tuple[float, float]:

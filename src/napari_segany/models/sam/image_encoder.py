@@ -41,8 +41,10 @@ class RelativeAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, side * side, C) to the same."""
         batch, tokens, channels = x.shape
-        qkv = self.qkv(x).view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        q, k, v = (part.reshape(batch * self.heads, tokens, -1) for part in qkv)
+        q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        q, v = (part.reshape(batch * self.heads, tokens, -1) for part in (q, v))
+        # Laid out as the products need it, which would otherwise be done again for each of them.
+        k = k.transpose(2, 3).reshape(batch * self.heads, -1, tokens)
         along_y, along_x = self._relative(q)
         out = torch.empty_like(v)
         _attend(q * q.shape[-1] ** -0.5, k, v, along_y, along_x, out)
@@ -61,6 +63,8 @@ class RelativeAttention(nn.Module):
 def _attend(q: Tensor, k: Tensor, v: Tensor, along_y: Tensor, along_x: Tensor, out: Tensor) -> None:
     """Softmax attention with a bias that is a sum over rows and columns, written into `out`.
 
+    Queries and values are (G, N, C), keys (G, C, N).
+
     The fused kernel would need the bias as a (G, N, N) tensor; here scores are
     made for a part of the queries at a time in one buffer that stays in cache.
     """
@@ -76,11 +80,9 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, along_y: Tensor, along_x: Tensor, o
             scores = buffer[: part.stop - part.start, : some.stop - some.start]
             bias = scores.unflatten(2, (side, side))
             torch.add(along_y[part, some, :, None], along_x[part, some, None, :], out=bias)
-            torch.baddbmm(scores, q[part, some], k[part].transpose(1, 2), out=scores)
+            torch.baddbmm(scores, q[part, some], k[part], out=scores)
             torch.softmax(scores, dim=-1, out=scores)
-            torch.bmm(scores, v[part], out=out[part, some]) if out[part, some].is_contiguous() else out[
-                part, some
-            ].copy_(torch.bmm(scores, v[part]))
+            torch.bmm(scores, v[part], out=out[part, some])
 
 
 class Block(nn.Module):
