@@ -64,14 +64,14 @@ def main() -> None:
     for y, x in places[:-1]:
         controller.layers.points.add([middle, y, x])
         settle(widget)
-        controller.accept()
+        controller.masks.accept()
         settle(widget)
     controller.layers.points.add([middle, *places[-1]])
     settle(widget)
     viewer.screenshot(str(options.out / "prompt.png"), canvas_only=False, flash=False)
 
-    controller.accept()
-    controller.propagate(0, len(stack), "both", only_current=False)
+    controller.masks.accept()
+    controller.stack.propagate(0, len(stack), "both", only_current=False)
     settle(widget)
     viewer.dims.set_current_step(0, middle + 2)
     settle(widget)

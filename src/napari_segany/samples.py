@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 #: Names of the stacks.
@@ -59,7 +61,7 @@ def stack(name: str = "nuclei-3d", seed: int = 0) -> tuple[np.ndarray, np.ndarra
     """
     from napari_segany.training.generate import stacks
 
-    makers = {
+    makers: dict[str, Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]] = {
         "nuclei-3d": stacks.nuclei_3d,
         "cells-timelapse": stacks.cells_timelapse,
         "membranes-3d": stacks.membranes_3d,

@@ -62,7 +62,7 @@ class Bench:
 
     def box(self, *corners: tuple[float, ...]) -> None:
         """Draw a rectangle with these four corners in data coordinates, and wait for the answer."""
-        self.controller.layers.boxes.add(np.array(corners, dtype=float), shape_type="rectangle")
+        self.controller.layers.shapes.add(np.array(corners, dtype=float), shape_type="rectangle")
         self.settle()
 
     def key(self, letter: str) -> None:
@@ -75,7 +75,7 @@ class Bench:
     def settle(self) -> None:
         """Wait until everything drawn is answered, written and shown."""
         controller = self.controller
-        timers = (controller._sync_soon, controller._redraw_soon)
+        timers = (controller._sync_soon, controller._redraw_soon, controller._course_soon)
         self.qtbot.waitUntil(
             lambda: (
                 controller.jobs.idle and not controller.propagation.running and not any(t.isActive() for t in timers)
@@ -85,7 +85,7 @@ class Bench:
 
     def preview(self) -> np.ndarray:
         """The plane of the preview; a single False without one."""
-        layer = self.controller.layers.preview
+        layer = self.controller.preview.layer
         return np.zeros(1, bool) if layer is None else np.squeeze(layer.data)
 
     def propagate(self) -> None:

@@ -89,7 +89,7 @@ def test_cancel_keeps_finished_planes(open_bench: Any, gate: Any, qtbot: Any) ->
     assert not bench.output.any(), "the planes of a cancelled run are one step of the history"
 
 
-@pytest.mark.parametrize("name", ["image", "Segmentation", "Prompts", "Boxes", "Preview"])
+@pytest.mark.parametrize("name", ["image", "Segmentation", "Prompts", "Shapes", "Preview"])
 def test_deleting_a_layer_in_the_middle(open_bench: Any, gate: Any, qtbot: Any, name: str) -> None:
     bench = running(open_bench, gate, qtbot)
     bench.viewer.layers.remove(name)
@@ -207,12 +207,12 @@ def test_point_outside(open_bench: Any, warnings_shown: list[str]) -> None:
     assert len(warnings_shown) == 2, "the first one is not told again"
 
 
-def test_ellipse(open_bench: Any, warnings_shown: list[str]) -> None:
+def test_outline_beside_the_image(open_bench: Any, warnings_shown: list[str]) -> None:
     bench = open_bench(stack()[0])
-    bench.press("boxes")
-    bench.controller.layers.boxes.add([[5, 5], [5, 15], [15, 15], [15, 5]], shape_type="ellipse")
+    bench.press("lasso")
+    bench.controller.layers.shapes.add([[50, 5], [50, 15], [55, 15]], shape_type="polygon")
     bench.settle()
-    assert "only a rectangle" in warnings_shown[-1]
+    assert warnings_shown == ["An outline that is drawn covers no pixel of the image."]
     assert not bench.preview().any()
 
 
@@ -230,10 +230,50 @@ def test_three_dimensional_display(open_bench: Any, warnings_shown: list[str]) -
     assert bench.preview().any() or bench.controller.here()[1][1] != 3
 
 
-def test_rotated_layer(open_bench: Any, warnings_shown: list[str]) -> None:
-    bench = open_bench(stack()[0], rotate=30)
+def test_layer_rotated_out_of_the_plane(open_bench: Any, warnings_shown: list[str]) -> None:
+    bench = open_bench(stack(), rotate=(0, 30, 0))
     bench.press("points")
-    assert "rotated or sheared" in warnings_shown[-1]
+    assert "rotated or sheared out of the plane" in warnings_shown[-1]
+
+
+def test_labels_too_narrow_for_the_ids(open_bench: Any, warnings_shown: list[str]) -> None:
+    bench = open_bench(stack()[0])
+    narrow = np.zeros((40, 60), np.uint8)
+    narrow[0, 0] = 255
+    bench.widget.images.output.choose(bench.viewer.add_labels(narrow, name="narrow"))
+    bench.press("points")
+    bench.click(20, 25)
+    assert "Object id 256 does not fit into labels of dtype uint8; use a wider dtype." in warnings_shown
+    bench.widget.prompts.object_id.setValue(254)
+    bench.click(20, 40)
+    bench.press("accept")
+    bench.settle()
+    assert set(np.unique(bench.output)) == {0, 254, 255}
+
+
+@pytest.mark.parametrize("kind", ["dask", "read-only"])
+def test_labels_that_cannot_be_written(open_bench: Any, warnings_shown: list[str], kind: str) -> None:
+    import dask.array
+
+    bench = open_bench(stack())
+    data: Any = np.zeros((6, 40, 60), int)
+    layer = bench.viewer.add_labels(dask.array.from_array(data) if kind == "dask" else data, name="theirs")
+    if kind == "read-only":
+        layer.data.flags.writeable = False
+    bench.widget.images.output.choose(layer)
+    assert 'The labels "theirs" cannot be written into' in warnings_shown[-1]
+    assert bench.widget.images.output.layer is None
+
+
+def test_two_viewers_at_once(open_bench: Any) -> None:
+    first, second = open_bench(stack()[0]), open_bench(stack()[1])
+    for bench, x in ((first, 15), (second, 45)):
+        bench.press("points")
+        bench.click(20, x)
+    for bench, x in ((first, 15), (second, 45)):
+        np.testing.assert_array_equal(bench.preview(), disc((40, 60), (20, x), RADIUS))
+        bench.key("J")
+        np.testing.assert_array_equal(bench.output, disc((40, 60), (20, x), RADIUS))
 
 
 @pytest.mark.parametrize("shape", [(6, 40, 61), (40, 60)])

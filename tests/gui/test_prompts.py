@@ -96,7 +96,7 @@ def test_click_and_accept(open_bench: Any, case: Case) -> None:
     preview = bench.preview()
     expected = disc(preview.shape, (20, 25), RADIUS)
     np.testing.assert_array_equal(preview, expected)
-    shown = bench.controller.layers.preview
+    shown = bench.controller.preview.layer
     np.testing.assert_allclose(
         shown.data_to_world(np.zeros(shown.ndim)), bench.viewer.layers["image"].data_to_world(coords(case, 0, 0))
     )
@@ -203,11 +203,11 @@ def test_undone_box_comes_back_and_is_read_the_same(open_bench: Any) -> None:
     bench.box((9.5, 4.5), (9.5, 14.5), (19.5, 14.5), (19.5, 4.5))
     first = bench.preview()
     bench.box((0, 0), (0, 30), (30, 30), (30, 0))
-    assert len(bench.controller.layers.boxes.data) == 1, "the later box replaces the earlier one"
+    assert len(bench.controller.layers.shapes.data) == 1, "the later box replaces the earlier one"
     bench.key("U")
     np.testing.assert_array_equal(bench.preview(), first)
     corners = [(9.5, 4.5), (9.5, 14.5), (19.5, 14.5), (19.5, 4.5)]
-    np.testing.assert_allclose(bench.controller.layers.boxes.data[0], corners)
+    np.testing.assert_allclose(bench.controller.layers.shapes.data[0], corners)
 
 
 def test_several_objects_are_prompted_then_propagated_together(open_bench: Any) -> None:
@@ -217,7 +217,10 @@ def test_several_objects_are_prompted_then_propagated_together(open_bench: Any) 
     bench.key("K")
     bench.click(2, 20, 45)
     assert set(np.unique(bench.preview())) == {0, 1, 2}
-    assert bench.controller.layers.points.shown.tolist() == [False, True]
+    points = bench.controller.layers.points
+    assert points.shown.tolist() == [True, True]
+    for colour, object_id in zip(points.border_color, (1, 2), strict=True):
+        np.testing.assert_allclose(colour, bench.controller.preview.layer.get_color(object_id))
     bench.propagate()
     for one in bench.output:
         assert set(np.unique(one)) == {0, 1, 2}

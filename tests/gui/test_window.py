@@ -100,3 +100,78 @@ def test_main_job_with_the_mouse(open_bench: Any, qtbot: Any, tmp_path: Path, im
         assert np.ptp(picture[row, column, :3].astype(int)) > 30, "the labels are seen in colour on the canvas"
     folder = Path(os.environ.get("SEGANY_SCREENSHOTS", tmp_path))
     viewer.screenshot(str(folder / f"window_{order[1]}{order[2]}.png"), canvas_only=False, flash=False)
+
+
+def drag(bench: Any, *places: tuple[float, float]) -> None:
+    """Press the mouse at the first place on the image, move over the others, and let go at the last."""
+    qtbot, native, left = bench.qtbot, canvas_widget(bench.viewer), Qt.MouseButton.LeftButton
+    first, *further = (on_canvas(bench.viewer, *place) for place in places)
+    qtbot.mouseMove(native, first)
+    qtbot.mousePress(native, left, pos=first)
+    for point in (*further, further[-1]):
+        qtbot.mouseMove(native, point)
+        # Moves that follow one another at once are merged.
+        qtbot.wait(15)
+    qtbot.mouseRelease(native, left, pos=further[-1])
+    bench.settle()
+
+
+def test_every_tool_with_the_mouse(open_bench: Any, qtbot: Any, image: np.ndarray) -> None:
+    bench = open_bench(image, show=True, scale=(4, 0.5, 0.5))
+    viewer, prompts = bench.viewer, bench.widget.prompts
+    viewer.window.resize(1400, 900)
+    viewer.dims.set_current_step(0, 3)
+    qtbot.wait(200)
+    native, left = canvas_widget(viewer), Qt.MouseButton.LeftButton
+
+    qtbot.mouseClick(prompts.lasso, left)
+    bench.settle()
+    y, x = CENTRES[0]
+    around = [(y + 9 * np.sin(t), x + 9 * np.cos(t)) for t in np.linspace(0, 6, 40)]
+    drag(bench, *around)
+    found = bench.preview() == 1
+    assert np.count_nonzero(found ^ disc(found.shape, (y, x), 9)) < 0.15 * found.sum(), "the lasso is a mask prompt"
+    qtbot.keyClick(native, Qt.Key.Key_J)
+    bench.settle()
+
+    qtbot.mouseClick(prompts.scribble, left)
+    y, x = CENTRES[1]
+    drag(bench, *((y, x + dx) for dx in np.linspace(-8, 8, 17)))
+    found = bench.preview() == 2
+    assert found[y, x - 6] and found[y, x + 6] and not found[y + 8, x]
+
+    qtbot.mouseClick(prompts.brush, left)
+    viewer.layers["Preview"].brush_size = 3
+    drag(bench, (y + 10, x), (y + 14, x))
+    qtbot.keyClick(native, Qt.Key.Key_J)
+    bench.settle()
+    assert bench.output[3, y + 12, x] == 2, "the brush is respected"
+
+    prompts.one_each.setChecked(True)
+    qtbot.mouseClick(prompts.boxes, left)
+    for y, x in ((15, 15), (15, 45), (15, 75)):
+        drag(bench, (y - 6, x - 6), (y, x), (y + 6, x + 6))
+    assert set(np.unique(bench.preview())) == {0, 3, 4, 5}
+
+    # Move the first box down with the select tool: its mask follows.
+    shapes = viewer.layers["Shapes"]
+    shapes.mode = "select"
+    qtbot.wait(50)
+    before = np.argwhere(bench.preview() == 3)
+    qtbot.mouseClick(native, left, pos=on_canvas(viewer, 15, 13))
+    drag(bench, (15, 13), (20, 13), (25, 13))
+    moved = np.argwhere(bench.preview() == 3)
+    np.testing.assert_allclose(moved.mean(axis=0) - before.mean(axis=0), (10, 0), atol=1.5)
+
+    shapes.mode = "add_rectangle"
+    assert shapes.feature_defaults["object_id"].iloc[0] == 6, "not that of the box that was selected"
+
+    qtbot.keyClick(native, Qt.Key.Key_J, Qt.KeyboardModifier.ShiftModifier)
+    bench.settle()
+    assert set(np.unique(bench.output[3])) == {0, 1, 2, 3, 4, 5}
+    qtbot.keyClick(native, Qt.Key.Key_U)
+    bench.settle()
+    assert set(np.unique(bench.output[3])) < {0, 1, 2, 3, 4, 5}
+    qtbot.keyClick(native, Qt.Key.Key_U, Qt.KeyboardModifier.ShiftModifier)
+    bench.settle()
+    assert set(np.unique(bench.output[3])) == {0, 1, 2, 3, 4, 5}

@@ -6,29 +6,37 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
-from napari.utils.notifications import show_info, show_warning
+from napari.utils.notifications import show_warning
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtCore import Signal as QtSignal  # type: ignore[attr-defined]
 
 from napari_segany.core.errors import SeganyError
+from napari_segany.core.intensity import DEFAULT_PERCENTILES
+from napari_segany.core.masks import Strategy
 from napari_segany.core.state import Key
-from napari_segany.gui.geometry import full_data
 from napari_segany.gui.jobs import Jobs
 from napari_segany.gui.layers import PromptLayers, Sign
 from napari_segany.gui.location import Location
+from napari_segany.gui.mask_actions import MaskActions
 from napari_segany.gui.model_choice import ModelChoice
-from napari_segany.gui.open_stack import OpenStack
-from napari_segany.gui.output import Output
+from napari_segany.gui.open_stack import OpenStack, by_score
+from napari_segany.gui.opening import close_session, open_session
+from napari_segany.gui.output import Output, largest_id, place_for_labels
+from napari_segany.gui.plane_labels import PlaneLabels
+from napari_segany.gui.preview import Preview
 from napari_segany.gui.propagation import Propagation
-from napari_segany.gui.stack_view import PlaneStack, StackView
-from napari_segany.session.session import Direction
+from napari_segany.gui.stack_actions import StackActions
+from napari_segany.gui.stack_view import StackView
 
 #: Rest on a plane before it is encoded ahead of the first click, milliseconds.
 PREFETCH_DELAY = 300
 #: The labels shown are redrawn at most this often, milliseconds.
 REDRAW_DELAY = 40
+#: The course of the current object is drawn anew at most this often, milliseconds.
+COURSE_DELAY = 150
 
 
 class Controller(QObject):
@@ -42,11 +50,21 @@ class Controller(QObject):
     Parameters
     ----------
     viewer : napari viewer
+
+    Attributes
+    ----------
+    masks : MaskActions
+    stack : StackActions
     """
 
     status_changed = QtSignal(str)
     object_changed = QtSignal(int)
     answer_changed = QtSignal(str)
+    #: One line for each candidate, the highest score first, and which of them is shown.
+    candidates_changed = QtSignal(object, int)
+    #: Course of the current object, and the frame on display.
+    course_changed = QtSignal(object, int)
+    intensity_changed = QtSignal(str)
     sign_changed = QtSignal(str)
     view_changed = QtSignal()
     output_changed = QtSignal()
@@ -62,13 +80,20 @@ class Controller(QObject):
         self.image: Image | None = None
         self.location: Location | None = None
         self.layers: PromptLayers | None = None
+        self.preview: Preview | None = None
+        self.masks, self.stack = MaskActions(self), StackActions(self)
         self.object_id = 1
         self.sign: Sign = "positive"
+        self.strategy: Strategy = "highest"
+        self.percentiles = DEFAULT_PERCENTILES
+        self.one_each = self.uncertainty = self._by_hand = False
+        self.autosave = True
         self._model = ModelChoice()
         self._stacks: dict[StackView, OpenStack | None] = {}
         self._told: set[str] = set()
         self._sync_soon = self._timer(0, self.sync)
         self._redraw_soon = self._timer(REDRAW_DELAY, self.output.redraw)
+        self._course_soon = self._timer(COURSE_DELAY, self.stack.show_course)
         self._prefetch_soon = self._timer(PREFETCH_DELAY, self._prefetch)
         self._frame_written.connect(self._on_frame_written)
         for emitter, slot in self._connections():
@@ -82,6 +107,7 @@ class Controller(QObject):
             (dims.ndisplay, self._on_dims),
             (layers.removed, self._on_removed),
             (self.output.replaced, self._on_output_replaced),
+            (self.output.label_selected, self._on_label_selected),
             (self.jobs.busy_changed, self._show_status),
         ]
 
@@ -104,7 +130,9 @@ class Controller(QObject):
             image.events.data.connect(self._on_output_replaced)
             self.image, self.location = image, Location(self.viewer, image)
             self.layers = PromptLayers(self.viewer, image)
+            self.preview = Preview(self.viewer, image)
             self.layers.changed.connect(self._on_drawn)
+            self.layers.tool_changed.connect(self._set_next)
             self.set_object(self.layers.highest_id() or 1)
         self.view_changed.emit()
 
@@ -122,34 +150,66 @@ class Controller(QObject):
             show_warning(str(error))
             self.output_changed.emit()
         self.set_object(max(self.object_id, self.output.highest + 1))
+        chosen = self.output.layer
+        if chosen is not None and self.output.path is None and not isinstance(chosen.data, np.ndarray):
+            # Not in memory: reading it takes a while.
+            self.jobs.submit(partial(largest_id, chosen.data), partial(self._on_largest_id, chosen), "Reading labels…")
+
+    def _on_largest_id(self, layer: Labels, highest: int) -> None:
+        if layer is self.output.layer:
+            self.output.highest = highest
+            self.set_object(max(self.object_id, highest + 1))
 
     def choose_model(self, name: str, device: str) -> None:
         """Answer with another model from now on; prompts and labels stay. It is loaded when it is first needed."""
         if (name, device) == (self._model.name, self._model.device):
             return
         chosen = self._model = ModelChoice(name, device)
+        self._change_stacks(lambda stack: stack.session.use_model(chosen.load()), f"Loading {name}…")
+
+    def choose_percentiles(self, low: float, high: float) -> None:
+        """Show models the intensities between two percentiles from now on; prompts and labels stay."""
+        if low >= high:
+            show_warning(f"The lower percentile, {low:g}, must lie below the upper, {high:g}.")
+            return
+        self.percentiles = low, high
+        self._change_stacks(lambda stack: stack.use_percentiles((low, high)), "Measuring intensities…")
+
+    def _change_stacks(self, change: Callable[[OpenStack], None], busy: str) -> None:
+        """Change what all answers depend on, and ask again."""
         self.propagation.cancel()
-        stacks = [stack for stack in self._stacks.values() if stack is not None]
+        stacks = self.stacks()
 
         def work() -> None:
-            model = chosen.load()
             for stack in stacks:
-                stack.session.use_model(model)
+                change(stack)
 
         def then(_: None) -> None:
             for stack in stacks:
-                stack.model_changed()
+                stack.forget_answers()
             self.sync()
 
         if stacks:
-            self.jobs.submit(work, then, busy=f"Loading {name}…")
+            self.jobs.submit(work, then, busy)
+
+    def choose_one_each(self, one_each: bool) -> None:
+        """Let each point, box or outline begin an object of its own, or belong to the current one."""
+        self.one_each = one_each
+
+    def choose_autosave(self, autosave: bool) -> None:
+        """Let the labels made from now on be kept on disk while they grow, or in memory only."""
+        self.autosave = autosave
+
+    def show_uncertainty(self, shown: bool) -> None:
+        """Show how sure the model is of the current object's outline, or do not."""
+        self.uncertainty = shown
+        self.show()
 
     def set_object(self, object_id: int) -> None:
         """Prompt another object from now on."""
         self.object_id = object_id
         self._set_next()
-        if self.layers is not None:
-            self.layers.focus(object_id)
+        self.output.select(object_id)
         self.object_changed.emit(object_id)
         self._sync_soon.start()
 
@@ -160,11 +220,15 @@ class Controller(QObject):
         self.sign_changed.emit(self.sign)
 
     def use_tool(self, tool: str) -> None:
-        """Take "points" or "boxes" in hand, and encode the plane shown meanwhile."""
-        view = self.view(tell=True)
-        if view is None or self.layers is None:
+        """Take "points", "boxes", "lasso", "scribble" or "brush" in hand, and encode the plane shown meanwhile."""
+        view, (stack, key) = self.view(tell=True), self.here()
+        if view is None or self.layers is None or self.preview is None:
             return
-        self.layers.take_in_hand(tool)
+        if tool == "brush":
+            self.layers.ensure()
+            self.preview.paint(view, key[1], self.object_id, stack.preview(key) if stack else _nothing(view))
+        else:
+            self.layers.take_in_hand(tool)
         self._set_next()
         self._open(view)
 
@@ -189,86 +253,54 @@ class Controller(QObject):
             return None, (self.object_id, 0)
         return self._stacks.get(view), (self.object_id, self.location.frame(view))
 
+    def stacks(self) -> list[OpenStack]:
+        """Return the stacks of this image that are open."""
+        return [stack for stack in self._stacks.values() if stack is not None]
+
     # -- prompts ----------------------------------------------------------------------------------
 
     def sync(self) -> None:
         """Send what was drawn since the last time, and show what is known."""
-        view = self.view()
+        self._take_paint()
+        view, by_hand, self._by_hand = self.view(), self._by_hand, False
         if self.layers is None or view is None:
             return
+        self.layers.one_box_each(view, self.next_id if self.one_each else None)
         drawn, refused = self.layers.read(view)
         for sentence in sorted(set(refused) - self._told):
             show_warning(sentence)
         self._told = set(refused)
-        self.layers.keep_last_box(view)
         stack, key = self.here()
         if stack is not None:
             stack.update(drawn, key)
-            self._show()
+            self.show()
         elif drawn:
             self._open(view)
+        if by_hand and self.one_each and key in drawn:
+            self.next_object()
 
-    def accept(self) -> None:
-        """Write the mask shown into the labels and go on to the next object."""
-        self.sync()
-        stack, key = self.here()
-        if stack is None or key not in stack.answers:
-            show_warning(f"Object {self.object_id} has no mask here yet; click on it or draw a box first.")
-            return
-        stack.accept(key, self._on_labels_written)
-        self.next_object()
+    def next_id(self) -> int:
+        """Return an object id that nothing has yet."""
+        used = [self.output.highest, self.layers.highest_id() if self.layers else 0]
+        used += [stack.session.next_object_id() - 1 for stack in self.stacks()]
+        return max(used) + 1
 
     def next_object(self) -> None:
         """Go on to an object id that nothing has yet."""
-        used = [self.output.highest, self.layers.highest_id() if self.layers else 0]
-        used += [stack.session.next_object_id() - 1 for stack in self._stacks.values() if stack is not None]
-        self.set_object(max(used) + 1)
+        self.set_object(self.next_id())
 
-    def next_candidate(self) -> None:
-        """Show the next of the candidate masks."""
-        stack, key = self.here()
-        if stack is None or not stack.choose_next(key):
-            show_info("There is no other mask: a single click on an object offers several.")
-            return
-        self._show()
+    def draw_held(self, view: StackView, stack: OpenStack, key: Key) -> None:
+        """Make the layers show the prompts that a session holds for an object on a frame."""
+        assert self.layers is not None
+        self.layers.replace(view, key, stack.held(key))
+        stack.restored(key, self.layers.read(view)[0].get(key))
 
-    def undo(self) -> None:
-        """Take back the last prompt, acceptance or propagation on this stack."""
-        self.sync()
-        view, (stack, _) = self.view(), self.here()
-        if view is None or stack is None:
-            show_info("There is nothing to undo.")
-            return
-        stack.undo(partial(self._on_undone, view, stack))
-
-    def _on_undone(
-        self, view: StackView, stack: OpenStack, name: str | None, prompts: set[Key], accepted: set[Key]
-    ) -> None:
-        if name is None:
-            show_info("There is nothing to undo.")
-        for key in sorted(prompts):
-            assert self.layers is not None
-            self.layers.replace(view, key, stack.held(key))
-            stack.restored(key, self.layers.read(view)[0].get(key))
-        for object_id, _ in sorted(prompts or accepted)[:1]:
-            self.set_object(object_id)
-        self._set_next()
-        self.sync()
-        self._on_labels_written()
-
-    # -- propagation ------------------------------------------------------------------------------
-
-    def propagate(self, start: int, stop: int, direction: Direction, only_current: bool) -> None:
-        """Carry objects along the stack; see `Session.propagate`."""
-        self.sync()
-        stack, _ = self.here()
-        if stack is None:
-            show_warning("There is nothing to propagate: prompt at least one object first.")
-            return
-        objects = [self.object_id] if only_current else None
-        run = partial(self.propagation.start, stack.session, objects, start, stop, direction)
-        # After the prompts that are still on their way.
-        self.jobs.submit(lambda: None, lambda _: run())
+    def _take_paint(self) -> None:
+        """Keep what was painted into the preview."""
+        if self.preview is not None and self.preview.place is not None:
+            stack = self._stacks.get(self.preview.place[0])
+            if stack is not None:
+                stack.painted.update(self.preview.painted())
 
     # -- opening ----------------------------------------------------------------------------------
 
@@ -276,26 +308,33 @@ class Controller(QObject):
         """Load the model, open the stack and encode the plane on display, all in another thread."""
         if view in self._stacks or self.image is None or self.location is None:
             return
+        image = self.image
+        own = (self.output.layer is None and self.autosave) or self.output.path is not None
+        path = place_for_labels(image, view) if own else None
         try:
-            labels = self.output.ensure(self.image).data
+            labels = PlaneLabels(self.output.ensure(image).data, view) if path is None else path
         except MemoryError:
             show_warning("There is not enough memory for a labels layer of this size; choose a smaller image.")
             return
         self._stacks[view] = None
-        stacks, chosen = self._stacks, self._model
-        image, frame = full_data(self.image), self.location.frame(view)
+        stacks, chosen, percentiles = self._stacks, self._model, self.percentiles
+        frame = self.location.frame(view)
 
-        def work() -> OpenStack:
-            from napari_segany import api
+        def work() -> tuple[OpenStack, int]:
+            stack = OpenStack(open_session(image, view, chosen.load(), labels), self.jobs, self.show)
+            if percentiles != DEFAULT_PERCENTILES:
+                stack.use_percentiles(percentiles)
+            stack.session.embedding(frame)
+            return stack, 0 if path is None else largest_id(stack.session.labels)
 
-            planes = PlaneStack(image, view)
-            session = api.Session(planes, model=chosen.load(), labels=view.cut(labels), axes="zyxc"[: planes.ndim])
-            session.embedding(frame)
-            return OpenStack(session, self.jobs, self._show)
-
-        def then(stack: OpenStack) -> None:
-            stacks[view] = stack
+        def then(opened: tuple[OpenStack, int]) -> None:
+            stack, highest = opened
+            stacks[view], stack.strategy = stack, self.strategy
             stack.session.labels_changed.connect(lambda frame: self._frame_written.emit(stack, frame))
+            if path is not None:
+                self.output.show(stack.session.labels, path, image, highest)
+                self.output_changed.emit()
+                self._take_up(view, stack)
             self.sync()
 
         def failed() -> None:
@@ -303,7 +342,19 @@ class Controller(QObject):
 
         loading = f"loading {chosen.name}, " if chosen.model is None else ""
         busy = f"{loading}encoding plane {frame}…".capitalize()
-        self.jobs.submit(work, then, busy, failed)
+        self.jobs.submit(work, then, busy, failed, late=lambda opened: close_session(opened[0].session))
+
+    def _take_up(self, view: StackView, stack: OpenStack) -> None:
+        """Draw the prompts of a session that was brought back from disk."""
+        assert self.layers is not None
+        drawn, _ = self.layers.read(view)
+        for key in sorted(stack.session.prompts):
+            if key not in drawn:
+                self.draw_held(view, stack, key)
+            elif stack.held(key) == drawn[key]:
+                stack.restored(key, drawn[key])
+        if not drawn:
+            self.next_object()
 
     def _prefetch(self) -> None:
         """Encode the plane on display before it is clicked."""
@@ -316,6 +367,8 @@ class Controller(QObject):
         """Close every session; the layers still hold the prompts, and open them again."""
         self.propagation.cancel()
         self.jobs.clear()
+        for stack in self.stacks():
+            close_session(stack.session)
         self._stacks = {}
         self._sync_soon.start()
 
@@ -324,8 +377,11 @@ class Controller(QObject):
         if self.image is not None and self.layers is not None:
             self.image.events.data.disconnect(self._on_output_replaced)
             self.layers.changed.disconnect(self._on_drawn)
+            self.layers.tool_changed.disconnect(self._set_next)
             self.layers.close()
-        self.image = self.location = self.layers = None
+        if self.preview is not None:
+            self.preview.close()
+        self.image = self.location = self.layers = self.preview = None
         self.output.choose(None, None)
 
     # -- events -----------------------------------------------------------------------------------
@@ -336,6 +392,7 @@ class Controller(QObject):
         self.output_changed.emit()
 
     def _on_drawn(self) -> None:
+        self._by_hand = True
         # Not at once: napari is still in the middle of adding the point.
         self._sync_soon.start()
 
@@ -345,8 +402,15 @@ class Controller(QObject):
             self.choose_image(None)
         elif layer is self.output.layer:
             self.choose_output(None)
-        elif self.layers is not None and self.layers.drop(layer):
+        elif self.layers is not None and (self.layers.drop(layer) or self._drop_preview(layer)):
             self._sync_soon.start()
+
+    def _drop_preview(self, layer: Layer) -> bool:
+        return self.preview is not None and self.preview.drop(layer)
+
+    def _on_label_selected(self, label: int) -> None:
+        if label != self.object_id:
+            self.set_object(label)
 
     def _on_dims(self) -> None:
         self._set_next()
@@ -361,24 +425,41 @@ class Controller(QObject):
         shown, (_, frame_shown) = self.here()
         if self.view() is None or (shown is stack and frame == frame_shown):
             self._redraw_soon.start()
+        if not self._course_soon.isActive():
+            self._course_soon.start()
 
-    def _on_labels_written(self) -> None:
+    def on_labels_written(self) -> None:
+        """Show labels that were changed."""
         self._redraw_soon.start()
-        self._show()
+        self.show()
 
     # -- showing ----------------------------------------------------------------------------------
 
     def _set_next(self) -> None:
         view = self.view()
-        if self.layers is not None and view is not None:
-            self.layers.set_next(self.object_id, self.sign, view)
+        if self.layers is not None and self.location is not None and view is not None:
+            self.layers.set_next(self.object_id, self.sign, view, self.location.frame(view))
+        if self.preview is not None and self.preview.layer is not None:
+            self.preview.layer.selected_label = self.object_id
 
-    def _show(self) -> None:
+    def show(self) -> None:
+        """Show masks, prompts and what is known of the current object."""
+        self._take_paint()
         view, (stack, key) = self.view(), self.here()
-        if self.layers is None or view is None or stack is None:
+        if self.layers is None or self.preview is None or view is None or stack is None:
             return
-        self.layers.show_preview(view, key[1], stack.preview(key))
+        self.layers.show(view, self.object_id, stack.settled_ids())
+        self.preview.show(view, key[1], stack.preview(key))
+        answer = stack.answers.get(key)
+        self.preview.show_uncertainty(view, key[1], answer.uncertainty if answer and self.uncertainty else None)
         self.answer_changed.emit(stack.describe(key))
+        ranked = [] if answer is None else by_score(answer)
+        lines = [f"{answer.scores[i]:.2f}" for i in ranked] if answer else []
+        self.candidates_changed.emit(lines, ranked.index(stack.index(key, answer)) if answer else -1)
+        intensity = stack.session.frames.intensity
+        pairs = zip(intensity.low, intensity.high, strict=True)
+        self.intensity_changed.emit("black to white: " + ", ".join(f"{low:g} to {high:g}" for low, high in pairs))
+        self._course_soon.start()
         if self.jobs.idle:
             self._show_status("")
 
@@ -387,6 +468,8 @@ class Controller(QObject):
         stack, (_, frame) = self.here()
         if stack is not None:
             text += f", plane {frame} is {'' if stack.session.is_embedded(frame) else 'not '}encoded"
+        if self.output.path is not None:
+            text += f"; everything is saved in {self.output.path.name}"
         self.status_changed.emit(busy or text)
 
     def _timer(self, delay: int, slot: Callable[[], None]) -> QTimer:
@@ -395,3 +478,7 @@ class Controller(QObject):
         timer.setInterval(delay)
         timer.timeout.connect(slot)
         return timer
+
+
+def _nothing(view: StackView) -> np.ndarray:
+    return np.zeros(view.stack_shape[1:], dtype=np.int32)

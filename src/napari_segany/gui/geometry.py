@@ -28,6 +28,8 @@ def alignment(image: Image) -> dict[str, Any]:
     return {
         "scale": image.scale,
         "translate": image.translate,
+        "rotate": image.rotate,
+        "shear": image.shear,
         "affine": image.affine,
         "units": image.units,
         "axis_labels": image.axis_labels,
@@ -51,20 +53,33 @@ def check_image(image: Image) -> None:
     ------
     InvalidImageError
         An empty layer, or one that is no plane at all.
-    UnsupportedError
-        A rotated or sheared layer.
     """
     shape = data_shape(image)
     if len(shape) < 2:
         raise InvalidImageError(f'The layer "{image.name}" is a line of {shape[0]} values; choose an image.')
     if 0 in full_data(image).shape:
         raise InvalidImageError(f'The layer "{image.name}" is empty: its shape is {shape}.')
-    origin = np.asarray(image.data_to_world(np.zeros(len(shape))))
-    linear = np.array([np.asarray(image.data_to_world(unit)) - origin for unit in np.eye(len(shape))])
-    off_diagonal = linear - np.diag(np.diag(linear))
-    if np.abs(off_diagonal).max() > 1e-6 * np.abs(linear).max():
+
+
+def check_transform(image: Image, plane: tuple[int, int]) -> None:
+    """Refuse an image whose planes do not lie flat on the canvas.
+
+    Rotation and shear within the planes on display are served: they only
+    change where on the canvas a pixel lies.
+
+    Raises
+    ------
+    UnsupportedError
+    """
+    size = len(data_shape(image))
+    origin = np.asarray(image.data_to_world(np.zeros(size)))
+    linear = np.array([np.asarray(image.data_to_world(unit)) - origin for unit in np.eye(size)])
+    tilted = np.abs(linear - np.diag(np.diag(linear)))
+    tilted[np.ix_(plane, plane)] = 0
+    if tilted.max() > 1e-6 * np.abs(linear).max():
         raise UnsupportedError(
-            f'The layer "{image.name}" is rotated or sheared, which is not supported; reset its transform first.'
+            f'The layer "{image.name}" is rotated or sheared out of the plane on display, which is not supported; '
+            "show the planes that it is turned in, or reset its transform."
         )
 
 
@@ -74,18 +89,25 @@ def check_output(labels: Labels, image: Image) -> None:
     Raises
     ------
     InvalidLabelsError
-        Another shape, several scales, which napari cannot edit, or no array in memory.
+        Another shape, several scales, which napari cannot edit, or an array that cannot be written into.
     """
+    data = labels.data
     if labels.multiscale:
         raise InvalidLabelsError(
             f'The labels "{labels.name}" have several scales; choose or make a plain labels layer.'
         )
-    if not isinstance(labels.data, np.ndarray):
+    if np.dtype(data.dtype).kind not in "iu":
         raise InvalidLabelsError(
-            f'The labels "{labels.name}" lie on disk, where this window cannot write yet; choose a new layer.'
+            f'The labels "{labels.name}" are of dtype {data.dtype}; convert them to whole numbers first.'
         )
-    if tuple(labels.data.shape) != data_shape(image):
+    fixed = isinstance(data, np.ndarray) and not data.flags.writeable
+    # A dask array is a computation, not a place; of the others zarr says what it is open for.
+    if hasattr(data, "dask") or not hasattr(data, "__setitem__") or fixed or getattr(data, "read_only", False):
         raise InvalidLabelsError(
-            f'The labels "{labels.name}" have the shape {tuple(labels.data.shape)} and the image '
+            f'The labels "{labels.name}" cannot be written into; duplicate the layer or choose a new one.'
+        )
+    if tuple(data.shape) != data_shape(image):
+        raise InvalidLabelsError(
+            f'The labels "{labels.name}" have the shape {tuple(data.shape)} and the image '
             f'"{image.name}" {data_shape(image)}; choose labels of the same shape or a new layer.'
         )

@@ -29,12 +29,15 @@ class Job:
         What to tell the person meanwhile; empty for work of milliseconds.
     failed : callable
         Called in the main thread instead of `then` when the work raised.
+    late : callable
+        Receives a result that nobody waits for any more, for example to close it.
     """
 
     work: Callable[[], Any]
     then: Callable[[Any], None]
     busy: str = ""
     failed: Callable[[], None] = lambda: None
+    late: Callable[[Any], None] = lambda result: None
 
 
 @dataclass(frozen=True)
@@ -74,9 +77,10 @@ class Jobs:
         then: Callable[[Any], None] = lambda result: None,
         busy: str = "",
         failed: Callable[[], None] = lambda: None,
+        late: Callable[[Any], None] = lambda result: None,
     ) -> None:
         """Add work to the queue; see `Job`."""
-        self._waiting.append(Job(work, then, busy, failed))
+        self._waiting.append(Job(work, then, busy, failed, late))
         if not self._running:
             self._next()
 
@@ -101,6 +105,8 @@ class Jobs:
 
         def returned(outcome: Outcome) -> None:
             if number != self._round:
+                if outcome.error is None:
+                    job.late(outcome.value)
                 return
             if outcome.error is None:
                 job.then(outcome.value)

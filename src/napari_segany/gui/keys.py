@@ -7,8 +7,17 @@ from collections.abc import Callable, Mapping
 from napari.components import ViewerModel
 from napari.utils.notifications import show_warning
 
-#: Letters that neither napari's viewer nor its Points, Shapes and Labels layers use.
-KEYS = {"toggle_sign": "N", "accept": "J", "next_object": "K", "next_candidate": "H", "undo": "U"}
+#: Keys that neither napari's viewer nor its Points, Shapes and Labels layers use.
+KEYS = {
+    "toggle_sign": "N",
+    "accept": "J",
+    "accept_all": "Shift-J",
+    "next_object": "K",
+    "next_candidate": "H",
+    "undo": "U",
+    "redo": "Shift-U",
+    "most_uncertain": "W",
+}
 
 
 class Keys:

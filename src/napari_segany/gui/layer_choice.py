@@ -46,8 +46,8 @@ class LayerChoice(QComboBox):
 
     def refresh(self, event: Any = None) -> None:
         """List the layers anew, keeping the choice when it is still there."""
-        # Prompts' preview is a labels layer too, but nothing to write into.
-        found = [x for x in self.viewer.layers if isinstance(x, self.kind) and x.metadata.get("segany") != "preview"]
+        # The layers that we show something in are neither images nor places to write into.
+        found = [x for x in self.viewer.layers if isinstance(x, self.kind) and "segany" not in x.metadata]
         self._layers = [*([None] if self.none else []), *found]
         self.blockSignals(True)
         self.clear()

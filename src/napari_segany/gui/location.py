@@ -6,7 +6,7 @@ import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image
 
-from napari_segany.gui.geometry import check_image, data_shape
+from napari_segany.gui.geometry import check_image, check_transform, data_shape
 from napari_segany.gui.stack_view import StackView, propagation_axes, resolve_view
 
 
@@ -40,16 +40,26 @@ class Location:
         Raises
         ------
         InvalidImageError, UnsupportedError
-            See `check_image` and `resolve_view`.
+            See `check_image`, `check_transform` and `resolve_view`.
         """
         check_image(self.image)
-        return resolve_view(data_shape(self.image), self.displayed, self._position(), self.axis)
+        view = resolve_view(data_shape(self.image), self.displayed, self._position(), self.axis)
+        check_transform(self.image, view.plane)
+        return view
 
     def frame(self, view: StackView) -> int:
         """Return the frame on display."""
         if view.axis is None:
             return 0
         return int(np.clip(np.floor(self._position()[view.axis] + 0.5), 0, view.stack_shape[0] - 1))
+
+    def go_to(self, view: StackView, frame: int) -> None:
+        """Show another frame of the stack."""
+        if view.axis is not None:
+            position = self._position()
+            position[view.axis] = frame
+            offset = self.viewer.dims.ndim - self.image.ndim
+            self.viewer.dims.set_point(view.axis + offset, self.image.data_to_world(position)[view.axis])
 
     def axes(self) -> list[tuple[int, str]]:
         """List the axes that masks can be propagated along, with a name and a length to show."""

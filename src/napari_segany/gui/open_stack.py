@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from napari_segany.core.masks import Candidates, paste
+from napari_segany.api import Session
+from napari_segany.core.masks import Candidates, Strategy
+from napari_segany.core.prompts import Prompt
 from napari_segany.core.state import Key
+from napari_segany.gui.drawn import Drawn, outlines
 from napari_segany.gui.jobs import Jobs
-from napari_segany.gui.layers import Drawn
-from napari_segany.session.session import Session
 
 
 class OpenStack:
@@ -32,7 +35,13 @@ class OpenStack:
     answers : dict
         Candidate masks by object id and frame; None while they are on their way.
     chosen : dict
-        Candidate the person chose, where it is not the best.
+        Candidate the person chose, where it is not that of the `strategy`.
+    painted : dict
+        Masks (H, W) bool that were changed with the brush.
+    strategy : str
+        See `Candidates.index`.
+    areas : dict
+        Pixels of objects in the labels, by frame and object id, as far as they were counted.
     """
 
     def __init__(self, session: Session, jobs: Jobs, answered: Callable[[], None]) -> None:
@@ -40,8 +49,16 @@ class OpenStack:
         self.sent: dict[Key, Drawn] = {}
         self.answers: dict[Key, Candidates | None] = {}
         self.chosen: dict[Key, int] = {}
+        self.painted: dict[Key, np.ndarray] = {}
+        self.strategy: Strategy = "highest"
+        self.areas: dict[int, dict[int, int]] = {}
+        self._drawn: WeakKeyDictionary[Prompt, Drawn] = WeakKeyDictionary()
+        self._settled: dict[Key, tuple[Prompt | None, np.ndarray | None]] = {
+            key: (session.prompts.get(key), None) for key in session.accepted
+        }
         self._requests: dict[Key, int] = {}
         self._numbers = count(1)
+        session.labels_changed.connect(self._forget_areas)
 
     # -- sending --------------------------------------------------------------------------------
 
@@ -56,41 +73,65 @@ class OpenStack:
             elif key[1] == current[1] and key not in self.answers and key in self.session.prompts:
                 self._request(key, partial(self._ask_again, key))
 
-    def accept(self, key: Key, then: Callable[[], None]) -> None:
-        """Write the mask shown into the labels."""
-        self.jobs.submit(lambda: self._accept(key), lambda _: then())
+    def accept(self, keys: Sequence[Key], overwrite: bool, then: Callable[[], None]) -> None:
+        """Write the masks shown into the labels."""
+
+        def work() -> None:
+            for key in keys:
+                self._accept(key, overwrite)
+
+        self.jobs.submit(work, lambda _: then())
+
+    def accept_all(self, frame: int, overwrite: bool, then: Callable[[int], None]) -> None:
+        """Write all masks that wait on a frame; `then` gets how many."""
+
+        def work() -> int:
+            # Looked up now, when all that was asked before is answered.
+            keys = self.open_keys(frame)
+            for key in keys:
+                self._accept(key, overwrite)
+            return len(keys)
+
+        self.jobs.submit(work, then)
 
     def undo(self, then: Callable[[str | None, set[Key], set[Key]], None]) -> None:
         """Take back the last step; `then` gets its name, and whose prompts and whose acceptance it changed."""
-        self.jobs.submit(self._undo, lambda result: then(*result))
+        self.jobs.submit(partial(self._travel, self.session.undo), lambda result: then(*result))
+
+    def redo(self, then: Callable[[str | None, set[Key], set[Key]], None]) -> None:
+        """Do again what was taken back last; see `undo`."""
+        self.jobs.submit(partial(self._travel, self.session.redo), lambda result: then(*result))
 
     def embed(self, frame: int) -> None:
         """Encode a frame before it is asked for."""
         self.jobs.submit(lambda: self.session.embedding(frame), lambda _: self.answered(), self._busy(frame))
 
     def held(self, key: Key) -> Drawn | None:
-        """Return the prompts that the session holds, as they should be drawn."""
+        """Return the prompts that the session holds, as they were drawn, or as they can be."""
         prompt = self.session.prompts.get(key)
         if prompt is None:
             return None
+        if prompt in self._drawn:
+            return self._drawn[prompt]
         points = tuple((float(y), float(x)) for y, x in prompt.points)
         box = None if prompt.box is None else tuple(float(v) for v in prompt.box)
-        return Drawn(points, tuple(int(v) for v in prompt.labels), box)
+        lines = () if prompt.mask is None else outlines(prompt.mask > 0)
+        return Drawn(points, tuple(int(v) for v in prompt.labels), box, lines)
 
     def restored(self, key: Key, drawn: Drawn | None) -> None:
         """Take note that the layers show what the session holds again: there is nothing to send, but to ask."""
-        self.answers.pop(key, None)
-        self.sent.pop(key, None)
+        for table in (self.answers, self.sent, self.chosen):
+            table.pop(key, None)  # type: ignore[attr-defined]
         if drawn is not None:
             self.sent[key] = drawn
 
-    def model_changed(self) -> None:
-        """Drop the answers of the model before."""
+    def forget_answers(self) -> None:
+        """Drop the answers to what is not asked any more, of another model or another intensity range."""
         self.answers.clear()
         self.chosen.clear()
 
     def _forget(self, key: Key) -> None:
-        for table in (self.sent, self.answers, self._requests):
+        for table in (self.sent, self.answers, self.painted, self._requests):
             table.pop(key, None)  # type: ignore[attr-defined]
         self.jobs.submit(lambda: self.session.forget(*key))
 
@@ -103,6 +144,7 @@ class OpenStack:
             if self._requests.get(key) == number:
                 self.answers[key] = answer
                 self.chosen.pop(key, None)
+                self.painted.pop(key, None)
                 self.answered()
 
         self.jobs.submit(ask, then, self._busy(key[1]))
@@ -113,60 +155,106 @@ class OpenStack:
     # -- in the jobs' thread ----------------------------------------------------------------------
 
     def _prompt(self, key: Key, drawn: Drawn) -> Candidates | None:
-        self.session.prompt(*key, points=drawn.points, labels=drawn.labels, box=drawn.box, replace=True)
+        height, width = self.session.frames.shape[1:3]
+        self.session.prompt(*key, **drawn.arguments((height, width)), replace=True)
+        self._drawn[self.session.prompts[key]] = drawn
         return self.session.candidates(*key)
 
     def _ask_again(self, key: Key) -> Candidates | None:
         # Not by prompting, which would be a new step in the history.
         return self.session.candidates(*key)
 
-    def _accept(self, key: Key) -> None:
-        self.session.accept(*key, candidate=self.chosen.get(key))
+    def _accept(self, key: Key, overwrite: bool) -> None:
+        painted, answer = self.painted.get(key), self.answers.get(key)
+        candidate = None if answer is None else self.index(key, answer)
+        self.session.accept(*key, mask=painted, candidate=candidate, overwrite=overwrite)
+        self._settled[key] = self.session.prompts.get(key), painted
 
-    def _undo(self) -> tuple[str | None, set[Key], set[Key]]:
+    def use_percentiles(self, percentiles: tuple[float, float]) -> None:
+        """Stretch intensities between other percentiles from now on; what the model saw before is forgotten."""
+        frames: Any = self.session.frames
+        frames.intensity = frames.estimate_intensity(percentiles)
+        self.session.use_model(self.session.model)
+
+    def measure(self, object_id: int, frames: Sequence[int]) -> None:
+        """Count the pixels of an object on some frames."""
+        for frame in frames:
+            area = int(np.count_nonzero(self.session.store.read(frame) == object_id))
+            self.areas.setdefault(frame, {})[object_id] = area
+
+    def _forget_areas(self, frame: int) -> None:
+        self.areas.pop(frame, None)
+
+    def _travel(self, move: Callable[[], str | None]) -> tuple[str | None, set[Key], set[Key]]:
         prompts, accepted = dict(self.session.prompts), set(self.session.accepted)
-        name = self.session.undo()
+        name = move()
         now = self.session.prompts
         changed = {key for key in {*prompts, *now} if prompts.get(key) is not now.get(key)}
         return name, changed, accepted ^ set(self.session.accepted)
 
     # -- showing ----------------------------------------------------------------------------------
 
+    def is_open(self, key: Key) -> bool:
+        """Whether an object has a mask on a frame that is not in the labels, be it new or corrected."""
+        if self.answers.get(key) is None and key not in self.painted:
+            return False
+        settled = self._settled.get(key)
+        if key not in self.session.accepted or settled is None:
+            return True
+        return settled[0] is not self.session.prompts.get(key) or settled[1] is not self.painted.get(key)
+
+    def open_keys(self, frame: int) -> list[Key]:
+        """Objects on a frame whose masks are not in the labels."""
+        return sorted(key for key in {*self.answers, *self.painted} if key[1] == frame and self.is_open(key))
+
+    def settled_ids(self) -> set[int]:
+        """Objects that were accepted and have no mask that waits."""
+        waiting = {key[0] for key in {*self.answers, *self.painted} if self.is_open(key)}
+        return {object_id for object_id, _ in self.session.accepted} - waiting
+
+    def choose(self, key: Key, index: int) -> None:
+        """Show a candidate."""
+        self.chosen[key] = index
+        self.painted.pop(key, None)
+
     def choose_next(self, key: Key) -> bool:
         """Show the candidate with the next lower score, after the lowest the highest; whether there is another."""
         answer = self.answers.get(key)
         if answer is None or len(answer.scores) < 2:
             return False
-        order = _by_score(answer)
-        self.chosen[key] = order[(order.index(self._index(key, answer)) + 1) % len(order)]
+        order = by_score(answer)
+        self.choose(key, order[(order.index(self.index(key, answer)) + 1) % len(order)])
         return True
 
     def preview(self, current: Key) -> np.ndarray:
         """Draw ids (H, W) int32 of what is prompted but not yet accepted on a frame, the current object on top."""
         plane = np.zeros(self.session.frames.shape[1:3], dtype=np.int32)
-        keys = [key for key in self.answers if key[1] == current[1] and key not in self.session.accepted]
-        for key in [*sorted(keys), current]:
+        for key in sorted(self.open_keys(current[1]), key=lambda key: (key == current, key)):
             answer = self.answers.get(key)
-            if answer is not None:
-                (y0, x0, y1, x1), inside = answer.patch(self._index(key, answer))
+            if key in self.painted:
+                plane[self.painted[key]] = key[0]
+            elif answer is not None:
+                (y0, x0, y1, x1), inside = answer.patch(self.index(key, answer))
                 plane[y0:y1, x0:x1][inside] = key[0]
         return plane
 
     def describe(self, key: Key) -> str:
-        """Say which mask is shown and its score; empty when there is none."""
+        """Say which mask is shown, or where the object has prompts; empty when nothing is known of it."""
+        if key in self.painted and self.is_open(key):
+            return "mask changed with the brush"
         answer = self.answers.get(key)
-        if answer is None:
-            return ""
-        index = self._index(key, answer)
-        rank = _by_score(answer).index(index) + 1
-        return f"mask {rank} of {len(answer.scores)}, predicted IoU {answer.scores[index]:.2f}"
+        if answer is not None:
+            index = self.index(key, answer)
+            rank = by_score(answer).index(index) + 1
+            return f"mask {rank} of {len(answer.scores)}, predicted IoU {answer.scores[index]:.2f}"
+        elsewhere = sorted(frame for object_id, frame in self.sent if object_id == key[0])
+        return f"prompted on plane {', '.join(map(str, elsewhere))}" if elsewhere and key not in self.answers else ""
 
-    def _index(self, key: Key, answer: Candidates) -> int:
-        return self.chosen.get(key, answer.best_index)
-
-    def _mask(self, key: Key, answer: Candidates) -> np.ndarray:
-        return paste(answer.grid.image_shape, *answer.patch(self._index(key, answer)))
+    def index(self, key: Key, answer: Candidates) -> int:
+        """Index of the candidate that is shown."""
+        return self.chosen.get(key, answer.index(self.strategy))
 
 
-def _by_score(answer: Candidates) -> list[int]:
+def by_score(answer: Candidates) -> list[int]:
+    """Indices of candidates, the highest score first."""
     return [int(i) for i in np.argsort(-answer.scores, kind="stable")]

@@ -1,9 +1,11 @@
-"""One propagation at a time, in another thread, that can be cancelled between planes."""
+"""One run along the stack at a time, in another thread, that can be paused and cancelled between planes."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field
 from threading import Event
+from typing import Any
 
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_warning
@@ -11,52 +13,61 @@ from qtpy.QtCore import QObject
 from qtpy.QtCore import Signal as QtSignal  # type: ignore[attr-defined]
 
 from napari_segany.gui.jobs import Outcome
-from napari_segany.session.session import Direction, Session
 
 
-def count_frames(session: Session, start: int, stop: int, direction: Direction) -> int:
-    """How many frames a propagation is going to visit."""
-    known = [frame for _, frame in (*session.prompts, *session.accepted) if start <= frame < stop]
-    if direction == "forward" and known:
-        return stop - min(known)
-    if direction == "backward" and known:
-        return max(known) + 1 - start
-    return stop - start
+@dataclass
+class _Run:
+    stop: Event = field(default_factory=Event)
+    go_on: Event = field(default_factory=Event)
 
 
 class Propagation(QObject):
-    """Runs `Session.propagate`; the session itself announces each plane it has written."""
+    """Runs generators of (frame, labels); the session itself announces each plane it has written."""
 
-    #: Whether one is running.
+    #: Whether one is running, be it paused.
     running_changed = QtSignal(bool)
-    #: Planes done, planes in all.
+    #: Whether the running one is paused.
+    paused_changed = QtSignal(bool)
+    #: Planes done, planes in all; 0 in all where that is not known.
     progressed = QtSignal(int, int)
 
     def __init__(self) -> None:
         super().__init__()
-        self._stop: Event | None = None
+        self._run: _Run | None = None
 
     @property
     def running(self) -> bool:
-        """Whether a propagation runs that has not been cancelled."""
-        return self._stop is not None
+        """Whether a run goes on that has not been cancelled."""
+        return self._run is not None
 
-    def start(
-        self, session: Session, objects: Sequence[int] | None, start: int, stop: int, direction: Direction
-    ) -> None:
-        """Start, unless one is running."""
+    @property
+    def paused(self) -> bool:
+        """Whether the run waits to be told to go on."""
+        return self._run is not None and not self._run.go_on.is_set()
+
+    def start(self, visits: Callable[[], Iterable[tuple[int, Any]]], total: int = 0) -> None:
+        """Start a run, unless one is going on.
+
+        Parameters
+        ----------
+        visits : callable
+            Called in the thread; makes the generator.
+        total : int
+            Planes it is going to visit, 0 when unknown.
+        """
         if self.running:
             show_warning("A propagation is running; cancel it first.")
             return
-        asked = self._stop = Event()
-        total = count_frames(session, start, stop, direction)
+        run = self._run = _Run()
+        run.go_on.set()
         done: set[int] = set()
 
         def frames() -> Generator[int, None, Outcome]:
             try:
-                for frame, _ in session.propagate(objects, start, stop, direction):
+                for frame, _ in visits():
                     yield frame
-                    if asked.is_set():
+                    run.go_on.wait()
+                    if run.stop.is_set():
                         break
             except Exception as error:
                 return Outcome(error=error)
@@ -64,16 +75,16 @@ class Propagation(QObject):
 
         def yielded(frame: int) -> None:
             done.add(frame)
-            if asked is self._stop:
+            if run is self._run:
                 self.progressed.emit(len(done), total)
 
         def returned(outcome: Outcome) -> None:
-            if not asked.is_set():
+            if not run.stop.is_set():
                 outcome.tell()
 
         def finished() -> None:
-            if asked is self._stop:
-                self._stop = None
+            if run is self._run:
+                self._run = None
                 self.running_changed.emit(False)
 
         self.running_changed.emit(True)
@@ -84,9 +95,17 @@ class Propagation(QObject):
             _progress={"total": total, "desc": "Propagating"},
         )
 
+    def pause(self) -> None:
+        """Wait after the plane in work, or go on."""
+        if self._run is not None:
+            waiting = self.paused
+            (self._run.go_on.set if waiting else self._run.go_on.clear)()
+            self.paused_changed.emit(not waiting)
+
     def cancel(self) -> None:
-        """Stop after the plane in flight; what is finished stays."""
-        if self._stop is not None:
-            self._stop.set()
-            self._stop = None
+        """Stop after the plane in work; what is finished stays."""
+        if self._run is not None:
+            self._run.stop.set()
+            self._run.go_on.set()
+            self._run = None
             self.running_changed.emit(False)

@@ -8,23 +8,29 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
+    QDoubleSpinBox,
     QFormLayout,
     QGridLayout,
     QGroupBox,
     QHBoxLayout,
     QLabel,
+    QListWidget,
     QProgressBar,
     QPushButton,
     QSpinBox,
     QWidget,
 )
 
+from napari_segany.core.intensity import DEFAULT_PERCENTILES
+from napari_segany.core.masks import Strategy
 from napari_segany.gui.keys import KEYS
 from napari_segany.gui.layer_choice import LayerChoice
+from napari_segany.gui.timeline import Timeline
 from napari_segany.session.session import Direction
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DIRECTIONS: tuple[Direction, ...] = ("both", "forward", "backward")
+STRATEGIES: tuple[Strategy, ...] = ("highest", "balanced", "largest", "smallest")
 
 
 def _button(text: str, tip: str, key: str = "", checkable: bool = False) -> QPushButton:
@@ -42,7 +48,7 @@ def _note() -> QLabel:
 
 
 class ImageSection(QGroupBox):
-    """Image, axis, output, model and device."""
+    """Image, axis, intensities, output, model and device."""
 
     def __init__(self, viewer: ViewerModel, parent: QWidget) -> None:
         super().__init__("Image and model", parent)
@@ -53,12 +59,27 @@ class ImageSection(QGroupBox):
         self.axis_label = QLabel("Along")
         self.output = LayerChoice(viewer, Labels, none="new layer", parent=self)
         self.output.setToolTip("The labels layer that accepted and propagated objects are written into.")
+        self.autosave = QCheckBox("save new labels and prompts while working")
+        self.autosave.setChecked(True)
+        self.autosave.setToolTip(
+            "New labels and all prompts are kept inside an OME-Zarr image, or in <name>.segany.zarr beside another "
+            "image file, and come back after a crash. Without a file of the image they are kept in memory."
+        )
         self.model = QComboBox(self)
         self.model.setToolTip("The model that answers the prompts; it is loaded when it is first needed.")
         self.device = QComboBox(self)
         self.device.addItems(DEVICES)
         self.device.setToolTip("Where the model computes; auto takes a GPU when there is one.")
+        self.low, self.high = (self._percentile(value) for value in DEFAULT_PERCENTILES)
+        self.low.setToolTip("This percentile of the image's values, and all below, become black for the model.")
+        self.high.setToolTip("This percentile of the image's values, and all above, become white for the model.")
+        self.intensity = _note()
+        self.intensity.setToolTip("What the model sees as black and as white, for all planes alike.")
         self.status = _note()
+        percentiles = QHBoxLayout()
+        percentiles.addWidget(self.low, 1)
+        percentiles.addWidget(QLabel("to"))
+        percentiles.addWidget(self.high, 1)
         model_row = QHBoxLayout()
         model_row.addWidget(self.model, 1)
         model_row.addWidget(self.device)
@@ -66,8 +87,21 @@ class ImageSection(QGroupBox):
         form.addRow("Image", self.image)
         form.addRow(self.axis_label, self.axis)
         form.addRow("Labels", self.output)
+        form.addRow(self.autosave)
         form.addRow("Model", model_row)
+        form.addRow("Percentiles", percentiles)
+        form.addRow(self.intensity)
         form.addRow(self.status)
+
+    def _percentile(self, value: float) -> QDoubleSpinBox:
+        box = QDoubleSpinBox(self)
+        box.setRange(0.0, 100.0)
+        box.setDecimals(2)
+        box.setSingleStep(0.1)
+        box.setValue(value)
+        # While a number is typed, what stands there is not meant yet.
+        box.setKeyboardTracking(False)
+        return box
 
     def list_axes(self, axes: list[tuple[int, str]], chosen: int | None) -> None:
         """Offer axes of propagation; without a choice to make the row is hidden."""
@@ -83,30 +117,74 @@ class ImageSection(QGroupBox):
 
 
 class PromptSection(QGroupBox):
-    """Tools, object, sign, and what to do with the mask."""
+    """Tools, object, sign, candidates, and what to do with the mask."""
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__("Prompt", parent)
         self.points = _button("Points", "Click on the object, and on what is not part of it.")
         self.boxes = _button("Boxes", "Drag a rectangle around the object.")
+        self.lasso = _button("Lasso", "Draw around the object; what is inside becomes a mask for the model to mend.")
+        self.scribble = _button("Scribble", "Draw a stroke along the object, or over what is not part of it.")
+        self.brush = _button("Brush", "Paint on the mask before it is accepted; the eraser takes away.")
+        self.label = _button(
+            "From label", "Prompt with the outline of the label chosen in the active labels layer, to mend it."
+        )
         self.sign = _button(
-            "Positive", "Whether the next points lie inside or outside the object.", "toggle_sign", True
+            "Positive", "Whether the next prompts lie on the object or on what is not part of it.", "toggle_sign", True
         )
         self.object_id = QSpinBox(self)
         self.object_id.setRange(1, 2**31 - 1)
         self.object_id.setPrefix("object ")
         self.object_id.setToolTip("The object being prompted; its number becomes the label.")
         self.next_object = _button("Next", "Go on to a new object.", "next_object")
+        self.one_each = QCheckBox("one object each")
+        self.one_each.setToolTip("Each point, box or outline drawn begins an object of its own.")
+        self.candidates = QListWidget(self)
+        self.candidates.setToolTip("The masks that a single click may mean, with their predicted IoU; choose one.")
+        self.candidates.setFixedHeight(58)
+        self.strategy = QComboBox(self)
+        self.strategy.addItems(STRATEGIES)
+        self.strategy.setToolTip("Which of the masks is shown first: the highest score, or by size.")
+        self.other = _button("Other", "Show the next of the masks that a single click may mean.", "next_candidate")
         self.accept = _button("Accept", "Write the mask into the labels, and go on to a new object.", "accept")
-        self.other = _button("Other mask", "Show the next of the masks that a single click may mean.", "next_candidate")
+        self.accept_all = _button("All", "Write the masks of all objects that wait on this plane.", "accept_all")
+        self.overwrite = QCheckBox("overwrite")
+        self.overwrite.setToolTip("Let accepted masks take pixels from other objects; otherwise theirs are kept.")
         self.undo = _button("Undo", "Take back the last prompt, acceptance or propagation.", "undo")
+        self.redo = _button("Redo", "Do again what was taken back.", "redo")
+        self.uncertainty = QCheckBox("uncertainty")
+        self.uncertainty.setToolTip("Show where the model is not sure of the current object's mask.")
         self.answer = _note()
+        rows: tuple[tuple[QWidget, ...], ...] = (
+            (self.points, self.boxes, self.lasso),
+            (self.scribble, self.brush, self.label),
+            (self.object_id, self.next_object, self.sign),
+            (self.candidates, self.strategy, self.one_each),
+            (self.candidates, self.other, self.uncertainty),
+            (self.accept, self.accept_all, self.overwrite),
+            (self.undo, self.redo),
+        )
         grid = QGridLayout(self)
-        for place, widget in enumerate(
-            (self.points, self.boxes, self.object_id, self.next_object, self.sign, self.other, self.accept, self.undo)
-        ):
-            grid.addWidget(widget, place // 2, place % 2)
-        grid.addWidget(self.answer, 4, 0, 1, 2)
+        for row, widgets in enumerate(rows):
+            for column, widget in enumerate(widgets):
+                if widget is not self.candidates:
+                    grid.addWidget(widget, row, column)
+        grid.addWidget(self.candidates, 3, 0, 2, 1)
+        grid.addWidget(self.answer, len(rows), 0, 1, 3)
+
+    @property
+    def chosen_strategy(self) -> Strategy:
+        """How a candidate is chosen."""
+        return STRATEGIES[self.strategy.currentIndex()]
+
+    def show_candidates(self, lines: list[str], chosen: int) -> None:
+        """List scores, and mark the one that is shown."""
+        self.candidates.blockSignals(True)
+        if lines != [self.candidates.item(i).text() for i in range(self.candidates.count())]:
+            self.candidates.clear()
+            self.candidates.addItems(lines)
+        self.candidates.setCurrentRow(chosen)
+        self.candidates.blockSignals(False)
 
     def show_sign(self, sign: str) -> None:
         """Say which sign the next points get."""
@@ -115,7 +193,7 @@ class PromptSection(QGroupBox):
 
 
 class PropagateSection(QGroupBox):
-    """Range, direction and progress."""
+    """Range, direction, progress, and the object along the stack."""
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__("Propagate", parent)
@@ -131,7 +209,13 @@ class PropagateSection(QGroupBox):
         self.only_current.setToolTip("Leave all other objects as they are.")
         self.run = _button("Propagate", "Carry the objects from their prompted planes through the range.")
         self.cancel = _button("Cancel", "Stop after the plane in work; finished planes stay.")
-        self.cancel.setEnabled(False)
+        self.pause = _button("Pause", "Wait after the plane in work, or go on.", checkable=True)
+        self.resume = _button("Resume", "Go on with a cancelled propagation where it stopped.")
+        self.update_labels = _button("Update", "Follow corrections up and down the stack, only as far as they reach.")
+        self.uncertain = _button(
+            "Check", "Go to the object and plane that the model was least sure of.", "most_uncertain"
+        )
+        self.timeline = Timeline(self)
         self.progress = QProgressBar(self)
         self.progress.setFormat("%v of %m planes")
         self.progress.setVisible(False)
@@ -143,11 +227,15 @@ class PropagateSection(QGroupBox):
         form.addRow("Planes", planes)
         form.addRow("Direction", self.direction)
         form.addRow(self.only_current)
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.run)
-        buttons.addWidget(self.cancel)
+        buttons = QGridLayout()
+        for place, widget in enumerate(
+            (self.run, self.pause, self.cancel, self.update_labels, self.resume, self.uncertain)
+        ):
+            buttons.addWidget(widget, place // 3, place % 3)
         form.addRow(buttons)
         form.addRow(self.progress)
+        form.addRow(self.timeline)
+        self._offer()
 
     @property
     def chosen_direction(self) -> Direction:
@@ -165,16 +253,21 @@ class PropagateSection(QGroupBox):
                 box.setValue(value)
 
     def show_running(self, running: bool) -> None:
-        """Offer to cancel while a propagation runs."""
+        """Offer to pause and to cancel while a propagation runs."""
         self._running = running
+        self.pause.setChecked(False)
         self._offer()
         self.progress.setVisible(running)
 
     def _offer(self) -> None:
-        self.run.setEnabled(self._leads_somewhere and not self._running)
-        self.cancel.setEnabled(self._running)
+        for button in (self.run, self.resume, self.update_labels):
+            button.setEnabled(self._leads_somewhere and not self._running)
+        for button in (self.pause, self.cancel):
+            button.setEnabled(self._running)
+        self.uncertain.setEnabled(self._leads_somewhere)
+        self.timeline.setVisible(self._leads_somewhere)
 
     def show_progress(self, done: int, total: int) -> None:
-        """Planes done of planes in all."""
-        self.progress.setMaximum(max(done, total))
+        """Planes done of planes in all; of an unknown number of planes when that is 0."""
+        self.progress.setMaximum(max(done, total) if total else 0)
         self.progress.setValue(done)

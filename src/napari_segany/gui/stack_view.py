@@ -87,14 +87,6 @@ class StackView:
         coords[:, self.plane] = points
         return coords
 
-    def cut(self, array: np.ndarray) -> np.ndarray:
-        """Return the stack (N, H, W) as a view of a NumPy array: writing into it writes into the array."""
-        if self.axis is None:
-            return array[self.index(0)][np.newaxis]
-        index = list(self.index(0))
-        index[self.axis] = slice(None)
-        return np.moveaxis(array[tuple(index)], sorted((*self.plane, self.axis)).index(self.axis), 0)
-
     def expand(self, plane: np.ndarray) -> np.ndarray:
         """Give a plane the full number of dimensions, one long along all other axes."""
         return np.expand_dims(plane, [a for a in range(len(self.shape)) if a not in self.plane])

@@ -8,7 +8,7 @@ from napari.layers import Layer
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtGui import QCloseEvent
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from napari_segany import api
 from napari_segany.gui.controller import Controller
@@ -17,7 +17,7 @@ from napari_segany.gui.sections import ImageSection, PromptSection, PropagateSec
 
 
 class SegmentWidget(QWidget):
-    """Prompt objects with points and boxes, and propagate them through a stack.
+    """Prompt objects, and propagate them through a stack.
 
     Parameters
     ----------
@@ -30,21 +30,34 @@ class SegmentWidget(QWidget):
         self.images = ImageSection(napari_viewer, self)
         self.prompts = PromptSection(self)
         self.propagate = PropagateSection(self)
-        layout = QVBoxLayout(self)
+        # On a small screen the lower sections must be within reach.
+        area, inside, outside = QScrollArea(self), QWidget(), QVBoxLayout(self)
+        area.setWidgetResizable(True)
+        area.setFrameShape(QFrame.Shape.NoFrame)
+        area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        layout = QVBoxLayout(inside)
         for section in (self.images, self.prompts, self.propagate):
             layout.addWidget(section)
         layout.addStretch(1)
+        area.setWidget(inside)
+        area.setMinimumWidth(inside.minimumSizeHint().width() + area.verticalScrollBar().sizeHint().width())
+        outside.setContentsMargins(0, 0, 0, 0)
+        outside.addWidget(area)
         self.images.model.addItems([info.name for info in api.list_models() if info.installed])
         self._connect_controls()
         self._connect_controller()
+        masks = self.controller.masks
         self.keys = Keys(
             napari_viewer,
             {
                 "toggle_sign": self.controller.toggle_sign,
-                "accept": self.controller.accept,
+                "accept": masks.accept,
+                "accept_all": masks.accept_all,
                 "next_object": self.controller.next_object,
-                "next_candidate": self.controller.next_candidate,
-                "undo": self.controller.undo,
+                "next_candidate": masks.next_candidate,
+                "undo": masks.undo,
+                "redo": masks.redo,
+                "most_uncertain": self.controller.stack.most_uncertain,
             },
         )
         self._docked = False
@@ -58,27 +71,52 @@ class SegmentWidget(QWidget):
 
     def _connect_controls(self) -> None:
         controller, images, prompts, propagate = self.controller, self.images, self.prompts, self.propagate
+        masks, stack = controller.masks, controller.stack
         images.image.layer_changed.connect(self._on_image)
         images.axis.currentIndexChanged.connect(lambda _: controller.choose_axis(images.axis.currentData()))
         images.output.layer_changed.connect(self._on_output)
         images.model.currentIndexChanged.connect(lambda _: self._on_model())
         images.device.currentIndexChanged.connect(lambda _: self._on_model())
-        prompts.points.clicked.connect(lambda: controller.use_tool("points"))
-        prompts.boxes.clicked.connect(lambda: controller.use_tool("boxes"))
-        prompts.sign.clicked.connect(lambda: controller.toggle_sign())
+        images.autosave.toggled.connect(controller.choose_autosave)
+        for box in (images.low, images.high):
+            box.valueChanged.connect(lambda _: controller.choose_percentiles(images.low.value(), images.high.value()))
+        for tool in ("points", "boxes", "lasso", "scribble", "brush"):
+            getattr(prompts, tool).clicked.connect(lambda _=False, tool=tool: controller.use_tool(tool))
         prompts.object_id.valueChanged.connect(controller.set_object)
-        prompts.next_object.clicked.connect(lambda: controller.next_object())
-        prompts.other.clicked.connect(lambda: controller.next_candidate())
-        prompts.accept.clicked.connect(lambda: controller.accept())
-        prompts.undo.clicked.connect(lambda: controller.undo())
-        propagate.run.clicked.connect(lambda: self._on_propagate())
-        propagate.cancel.clicked.connect(lambda: controller.propagation.cancel())
+        prompts.one_each.toggled.connect(controller.choose_one_each)
+        prompts.uncertainty.toggled.connect(controller.show_uncertainty)
+        prompts.overwrite.toggled.connect(masks.choose_overwrite)
+        prompts.candidates.currentRowChanged.connect(masks.choose_candidate)
+        prompts.strategy.currentIndexChanged.connect(lambda _: masks.choose_strategy(prompts.chosen_strategy))
+        propagate.timeline.clicked.connect(stack.go_to)
+        buttons: dict[QPushButton, Callable[[], None]] = {
+            prompts.label: masks.take_label,
+            prompts.sign: controller.toggle_sign,
+            prompts.next_object: controller.next_object,
+            prompts.other: masks.next_candidate,
+            prompts.accept: masks.accept,
+            prompts.accept_all: masks.accept_all,
+            prompts.undo: masks.undo,
+            prompts.redo: masks.redo,
+            propagate.run: self._on_propagate,
+            propagate.pause: controller.propagation.pause,
+            propagate.cancel: controller.propagation.cancel,
+            propagate.resume: stack.resume,
+            propagate.update_labels: stack.update,
+            propagate.uncertain: stack.most_uncertain,
+        }
+        for button, action in buttons.items():
+            # Without the state of the button, which Qt hands over.
+            button.clicked.connect(lambda _=False, action=action: action())
 
     def _connect_controller(self) -> None:
         controller = self.controller
         controller.status_changed.connect(self.images.status.setText)
         controller.object_changed.connect(self._show_object)
         controller.answer_changed.connect(self.prompts.answer.setText)
+        controller.candidates_changed.connect(self.prompts.show_candidates)
+        controller.course_changed.connect(self.propagate.timeline.show_course)
+        controller.intensity_changed.connect(self.images.intensity.setText)
         controller.sign_changed.connect(self.prompts.show_sign)
         controller.view_changed.connect(self._show_view)
         controller.output_changed.connect(lambda: self.images.output.choose(controller.output.layer))
@@ -99,7 +137,7 @@ class SegmentWidget(QWidget):
 
     def _on_propagate(self) -> None:
         controls = self.propagate
-        self.controller.propagate(
+        self.controller.stack.propagate(
             controls.first.value(),
             controls.last.value() + 1,
             controls.chosen_direction,

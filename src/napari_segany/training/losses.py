@@ -1,4 +1,4 @@
-"""Losses of promptable segmentation: focal and dice on masks, squared error on predicted IoU."""
+"""Losses of promptable segmentation: focal and dice on masks, cross-entropy on predicted IoU."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def prompt_loss(logits: Tensor, scores: Tensor, truth: Tensor, single: Tensor) -
     nearest = per_mask[:, 1:].min(dim=1).values + 0.05 * per_mask[:, 1:].mean(dim=1)
     masks = torch.where(single, per_mask[:, 0] * 0.5 + nearest, per_mask[:, 0])
     iou = mask_iou(logits, target)
-    error = (scores.sigmoid() - iou).square()
+    # Cross-entropy has its minimum where squared error has, and a slope where the sigmoid is flat.
+    error = F.binary_cross_entropy_with_logits(scores, iou, reduction="none")
     score = torch.where(single, error.mean(dim=1), error[:, 0])
     best = scores.detach()[:, 1:].argmax(dim=1) + 1
     return masks.mean() + SCORE_WEIGHT * score.mean(), torch.where(single, best, torch.zeros_like(best))

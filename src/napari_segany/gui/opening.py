@@ -1,0 +1,73 @@
+"""Sessions for what is on display, made in the jobs' thread."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from napari.layers import Image
+
+from napari_segany import api
+from napari_segany.core.errors import InvalidImageError, StorageError
+from napari_segany.core.protocols import ImageModel, LabelStore
+from napari_segany.gui.geometry import full_data
+from napari_segany.gui.stack_view import PlaneStack, StackView
+
+#: Labels on disk that a window of this process writes; the lock on them keeps out other processes only.
+_in_use: dict[Path, api.Session] = {}
+
+
+def open_session(image: Image, view: StackView, model: ImageModel, labels: LabelStore | Path) -> api.Session:
+    """Open a session on the planes of an image layer.
+
+    Parameters
+    ----------
+    image : Image
+    view : StackView
+    model : ImageModel
+    labels : LabelStore or Path
+        Where labels go. On disk, a session that was left there, or killed, is gone on with.
+
+    Raises
+    ------
+    InvalidImageError
+        The layer shows something else than the file it came from.
+    StorageError
+        See `napari_segany.Session`.
+    """
+    planes = PlaneStack(full_data(image), view)
+    if not isinstance(labels, Path):
+        return api.Session(planes, model=model, labels=labels, axes="zyxc"[: planes.ndim])
+    if labels in _in_use:
+        raise StorageError(f"{labels.name} is open in another window; choose a labels layer of its own for this one.")
+    if labels == Path(image.source.path):
+        session = _open_inside(image, planes, model, labels)
+    elif _has_session(labels):
+        session = api.Session.open(labels, stack=planes, model=model)
+    else:
+        session = api.Session(planes, model=model, labels=labels, axes="zyxc"[: planes.ndim])
+    _in_use[labels] = session
+    return session
+
+
+def close_session(session: api.Session) -> None:
+    """Close a session of `open_session`; what it wrote to disk can be opened again."""
+    session.close()
+    for path in [path for path, one in _in_use.items() if one is session]:
+        del _in_use[path]
+
+
+def _open_inside(image: Image, planes: PlaneStack, model: ImageModel, path: Path) -> api.Session:
+    """Open a session of an OME-Zarr: it can be opened again without a window, and its scale is known."""
+    stack, middle = api.open_stack(path), len(planes) // 2
+    if not np.array_equal(stack[middle], planes[middle], equal_nan=planes.dtype.kind == "f"):
+        raise InvalidImageError(
+            f'The layer "{image.name}" does not show what is stored in {path}; choose a labels layer for it.'
+        )
+    if _has_session(path):
+        return api.Session.open(path, model=model)
+    return api.Session(stack, model=model, labels=path)
+
+
+def _has_session(path: Path) -> bool:
+    return (path / "segany" / "session.json").exists()
