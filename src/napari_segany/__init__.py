@@ -14,6 +14,7 @@ from napari_segany.api import (
     Session,
     embed,
     everything,
+    find,
     list_models,
     load_model,
     segment,
@@ -24,13 +25,14 @@ from napari_segany.core.instances import Instances
 from napari_segany.core.intensity import IntensityRange
 from napari_segany.core.masks import Candidates
 from napari_segany.core.protocols import ModelInfo
-from napari_segany.core.settings import EverythingSettings, PropagationSettings
+from napari_segany.core.settings import EverythingSettings, FindSettings, PropagationSettings
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Candidates",
     "EverythingSettings",
+    "FindSettings",
     "Instances",
     "IntensityRange",
     "ModelInfo",
@@ -39,6 +41,7 @@ __all__ = [
     "Session",
     "embed",
     "everything",
+    "find",
     "list_models",
     "load_model",
     "samples",

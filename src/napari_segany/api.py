@@ -7,21 +7,24 @@ and opening the dock widget stay fast.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from napari_segany.core.concepts import checked_text
 from napari_segany.core.errors import InvalidImageError, StorageError
 from napari_segany.core.instances import Instances
-from napari_segany.core.intensity import IntensityRange, check_image
+from napari_segany.core.intensity import IntensityRange, check_image, check_pixels
 from napari_segany.core.masks import Candidates
 from napari_segany.core.prompts import PointsLike, Prompt, check_boxes, make_prompt
 from napari_segany.core.protocols import Embedding, ImageModel, LabelStore, ModelInfo, Multimask
-from napari_segany.core.settings import EverythingSettings
+from napari_segany.core.settings import EverythingSettings, FindSettings
 from napari_segany.core.state import SessionState
 from napari_segany.session.everything import everything as _everything
+from napari_segany.session.finding import find as _find
 from napari_segany.session.session import Session as _Session
 
 if TYPE_CHECKING:
@@ -193,6 +196,63 @@ def everything(
     network = _resolve_model(model)
     image, _ = _checked(image)
     return _everything(network, _resolve_embedding(image, network, intensity), settings, progress)
+
+
+def find(
+    image: np.ndarray | Embedding,
+    text: str | None = None,
+    exemplars: Sequence[Sequence[float]] | np.ndarray | None = None,
+    negatives: Sequence[Sequence[float]] | np.ndarray | None = None,
+    threshold: float | None = None,
+    model: ModelLike | None = None,
+    settings: FindSettings | None = None,
+    intensity: IntensityRange | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Instances:
+    """Find every object of a concept.
+
+    Images longer than ``settings.tile`` are searched in overlapping tiles, one
+    at a time, and objects are put together across their seams.
+
+    Parameters
+    ----------
+    image : (H, W[, C]) array or Embedding
+        An array may lie on disk; only a tile of it is read at a time.
+    text : str, optional
+        What to look for. nano knows a few words (``model.words``), SAM 3 any phrase.
+    exemplars, negatives : N x (y0, x0, y1, x1), optional
+        Boxes around objects to find more of, and around things that are something else.
+    threshold : float, optional
+        Objects with a lower score are left out; that of `settings` when absent.
+    model : model, name or path, optional
+        nano by default.
+    settings : FindSettings, optional
+    intensity : IntensityRange, optional
+        Used when `image` is an array.
+    progress : callable, optional
+        Called with (tiles done, tiles in all) where there are tiles.
+
+    Raises
+    ------
+    InvalidImageError
+    InvalidPromptError
+        Nothing to look for, a word the model does not know, a phrase that is
+        too long, or a box outside the image.
+    UnsupportedError
+        The model does not find concepts.
+    """
+    network = _resolve_model(model)
+    if not isinstance(image, Embedding):
+        image = check_pixels(image)
+    shape = image.image_shape if isinstance(image, Embedding) else (image.shape[0], image.shape[1])
+    settings = settings or FindSettings()
+    if threshold is not None:
+        settings = replace(settings, threshold=threshold)
+    shown, others = (
+        np.zeros((0, 4)) if boxes is None or len(boxes) == 0 else check_boxes(shape, boxes)
+        for boxes in (exemplars, negatives)
+    )
+    return _find(network, image, checked_text(text), shown, others, settings, intensity, progress)
 
 
 def _checked(image: np.ndarray | Embedding) -> tuple[np.ndarray | Embedding, tuple[int, int]]:

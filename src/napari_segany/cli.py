@@ -150,6 +150,42 @@ def everything(
 
 
 @app.command()
+def find(
+    image: Image,
+    text: Annotated[str | None, typer.Option(help='what to look for, such as "nucleus"')] = None,
+    exemplar: Annotated[list[str] | None, typer.Option(help="box around an example, y0,x0,y1,x1; repeatable")] = None,
+    negative: Annotated[list[str] | None, typer.Option(help="box around something else; repeatable")] = None,
+    threshold: Annotated[float, typer.Option(help="objects with a lower score are left out")] = 0.5,
+    output: Output = None,
+    model: Model = "nano",
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Find every object of a concept in an image."""
+    plane, intensity = _image(image)
+    shown, others = ([_numbers(box, (4,), "box") for box in boxes or []] for boxes in (exemplar, negative))
+    found = api.find(
+        plane,
+        text,
+        shown,
+        others,
+        threshold,
+        api.load_model(model, device),
+        intensity=intensity,
+        progress=_progress("tiles done:"),
+    )
+    result: dict[str, Any] = {"objects": len(found)}
+    if not len(found):
+        _say("Nothing was found; lower the threshold, or draw a box around an example.")
+    if output is not None:
+        result["output"] = str(api.write_labels(found.labels, output))
+    if as_json:
+        result["boxes"] = found.boxes.tolist()
+        result["scores"] = [round(float(score), 4) for score in found.scores]
+    _report(result, as_json)
+
+
+@app.command()
 def propagate(
     image: Image,
     frame: Annotated[int, typer.Option(help="frame on which the object is prompted")],

@@ -127,12 +127,12 @@ def clicks(frame: int, object_id: int, xy: list[list[float]], labels: list[int])
     return {"frame": frame, "object": object_id, "xy": xy, "labels": labels}
 
 
-def as_prompt(given: dict) -> Prompt:
+def as_prompt(given: dict, side: int = SIDE) -> Prompt:
     if "mask" in given:
         return Prompt(mask=np.where(given["mask"], MASK_LOGIT, -MASK_LOGIT).astype(np.float32))
     # transformers adds half a pixel to points in the input's own coordinates, as we do.
     yx = [(y, x) for x, y in given["xy"]]
-    return make_prompt((SIDE, SIDE), points=yx, labels=given["labels"])
+    return make_prompt((side, side), points=yx, labels=given["labels"])
 
 
 def band(y0: int, y1: int) -> np.ndarray:
@@ -295,7 +295,7 @@ def test_motion_remembers_good_frames_and_the_one_before(ours: Sam2Model, video:
     seen = tracker.seen[1]
     for frame, memory in seen.items():
         seen[frame] = replace(memory, good=frame in (2, 5))
-    recalled = tracker._recent(1, 12, 1)
+    recalled = tracker._recent(seen, 12, 1)
     assert [next(f for f, m in seen.items() if m is memory) for memory in recalled] == [11, 5, 2]
 
 

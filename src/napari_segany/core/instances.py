@@ -10,6 +10,9 @@ import numpy as np
 
 from napari_segany.core.masks import Box, paste
 
+#: A mask as its tight box and what is inside it.
+Found = tuple[Box, np.ndarray]
+
 
 @dataclass(frozen=True, eq=False)
 class Instances:
@@ -32,7 +35,7 @@ class Instances:
 
     @classmethod
     def from_patches(
-        cls, shape: tuple[int, int], found: Sequence[tuple[Box, np.ndarray]], scores: Sequence[float] | np.ndarray
+        cls, shape: tuple[int, int], found: Sequence[Found], scores: Sequence[float] | np.ndarray
     ) -> Instances:
         """Build from (box, mask inside the box) pairs, as `Candidates.patch` gives them."""
         boxes = np.array([box for box, _ in found], dtype=np.int64).reshape(-1, 4)
@@ -40,6 +43,11 @@ class Instances:
 
     def __len__(self) -> int:
         return len(self.patches)
+
+    def found(self) -> list[Found]:
+        """(box, mask inside the box) of each object."""
+        boxes: list[Box] = [(int(y0), int(x0), int(y1), int(x1)) for y0, x0, y1, x1 in self.boxes]
+        return list(zip(boxes, self.patches, strict=True))
 
     def mask(self, index: int) -> np.ndarray:
         """(H, W) bool, the whole mask of one object, overlaps included."""
@@ -63,6 +71,37 @@ def box_iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     overlap = np.prod(np.clip(bottom_right - top_left, 0, None), axis=1)
     area = np.prod(box[2:] - box[:2]) + np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) - overlap
     return np.where(area > 0, overlap / np.maximum(area, 1e-9), 0.0)
+
+
+def common_pixels(first: Found, second: Found) -> int:
+    """Pixels that two masks share."""
+    (box, patch), (other_box, other_patch) = first, second
+    y0, x0 = max(box[0], other_box[0]), max(box[1], other_box[1])
+    y1, x1 = min(box[2], other_box[2]), min(box[3], other_box[3])
+    if y1 <= y0 or x1 <= x0:
+        return 0
+    mine = patch[y0 - box[0] : y1 - box[0], x0 - box[1] : x1 - box[1]]
+    other = other_patch[y0 - other_box[0] : y1 - other_box[0], x0 - other_box[1] : x1 - other_box[1]]
+    return int(np.count_nonzero(mine & other))
+
+
+def best_of_overlapping(found: Sequence[Found], scores: np.ndarray, threshold: float) -> list[int]:
+    """Indices of the masks kept, best score first; one goes when a better one overlaps it with a higher IoU."""
+    boxes = np.array([box for box, _ in found], dtype=np.float64).reshape(-1, 4)
+    areas = np.array([np.count_nonzero(patch) for _, patch in found])
+    kept: list[int] = []
+    for index in np.argsort(-scores, kind="stable"):
+        near = [k for k in kept if _boxes_meet(boxes[index], boxes[k])]
+        shared = [common_pixels(found[index], found[k]) for k in near]
+        if areas[index] and all(
+            s <= threshold * (areas[index] + areas[k] - s) for s, k in zip(shared, near, strict=True)
+        ):
+            kept.append(int(index))
+    return kept
+
+
+def _boxes_meet(a: np.ndarray, b: np.ndarray) -> bool:
+    return bool((a[:2] < b[2:]).all() and (b[:2] < a[2:]).all())
 
 
 def non_maximum_suppression(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,18 +38,24 @@ class IntensityRange:
 
 
 def check_image(image: np.ndarray) -> np.ndarray:
-    """Return `image` as an array, or say what is wrong with it.
+    """Return `image` as an array in memory; see `check_pixels`."""
+    return check_pixels(np.asarray(image))
+
+
+def check_pixels(image: Any) -> Any:
+    """Return an image as it is, read or not, or say what is wrong with it.
 
     Parameters
     ----------
-    image : (H, W) or (H, W, C) array, C <= 4, any real or bool dtype
+    image : (H, W) or (H, W, C) array-like, C <= 4, any real or bool dtype
 
     Raises
     ------
     InvalidImageError
         Empty, of another number of dimensions, or not real.
     """
-    image = np.asarray(image)
+    if not hasattr(image, "shape") or not hasattr(image, "dtype"):
+        image = np.asarray(image)
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 2, 3, 4)):
         raise InvalidImageError(
             f"An image must have the shape (H, W) or (H, W, C) with at most 4 channels, got {image.shape}; "

@@ -8,9 +8,12 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from napari_segany.core.concepts import Examples
+from napari_segany.core.instances import Instances
 from napari_segany.core.intensity import IntensityRange
 from napari_segany.core.masks import Candidates
 from napari_segany.core.prompts import Prompt
+from napari_segany.core.settings import FindSettings
 
 #: True: three masks for every prompt. False: one. "auto": three for a single click, else one.
 Multimask = bool | Literal["auto"]
@@ -121,6 +124,30 @@ class StackModel(Protocol):
 
     def tracker(self, frames: int, motion: bool = False) -> Tracker:
         """A fresh memory for objects on a stack of so many frames; `motion` lets it expect steady movement."""
+        ...
+
+
+@runtime_checkable
+class ConceptModel(Protocol):
+    """An `ImageModel` that finds every object of a concept."""
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words it knows; empty when it understands any phrase."""
+        ...
+
+    def describe(self, text: str | None, examples: Sequence[Examples]) -> Any:
+        """Encode what to look for once, for any number of images; at least one of the two is given.
+
+        Raises
+        ------
+        InvalidPromptError
+            A word it does not know, or a phrase that is too long.
+        """
+        ...
+
+    def find(self, embedding: Any, described: Any, settings: FindSettings) -> Instances:
+        """Find the objects of one image whose score is above the threshold."""
         ...
 
 

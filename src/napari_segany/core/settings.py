@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+#: How much "there is such a thing in this image" counts: wholly, less, or not.
+Presence = Literal["product", "soft", "off"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,34 @@ class EverythingSettings:
     overlap_threshold: float = 0.7
     min_area: int = 0
     max_share: float = 0.9
+
+
+@dataclass(frozen=True)
+class FindSettings:
+    """How all objects of a concept are found.
+
+    Attributes
+    ----------
+    threshold : float
+        Objects whose score is lower are left out.
+    presence : {"product", "soft", "off"}
+        For models that judge whether there is such a thing at all: multiply each score with that probability,
+        with its square root, or with nothing.
+    overlap_threshold : float
+        Of two masks that overlap with a higher IoU, the better stays.
+    min_area : int
+        Smaller objects go, pixels.
+    tile, tile_overlap : int
+        Images with a longer side are searched in tiles of this side that overlap by so much, pixels.
+        Objects longer than the overlap are put together from their parts.
+    """
+
+    threshold: float = 0.5
+    presence: Presence = "product"
+    overlap_threshold: float = 0.5
+    min_area: int = 0
+    tile: int = 1024
+    tile_overlap: int = 256
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,13 @@ BIOIMAGE = "https://uk1s3.embassy.ebi.ac.uk/public-datasets/bioimage.io/"
 MIB = 1_000_000
 
 
+#: What families can do beyond single images.
+CAPABILITIES = {"nano": ("stack", "concept"), "sam2": ("stack",), "sam3": ("stack", "concept")}
+
+
 def _info(name: str, family: str, size: int, licence: str, url: str) -> ModelInfo:
-    capabilities = frozenset({"image", "stack"} if family in ("sam2", "nano") else {"image"})
-    return ModelInfo(name, family, capabilities, size, licence, installed=False, gated=False, url=url)
+    can = frozenset({"image", *CAPABILITIES.get(family, ())})
+    return ModelInfo(name, family, can, size, licence, installed=False, gated=family == "sam3", url=url)
 
 
 #: Sizes follow from the number of parameters; micro-sam does not state a licence for its weights.
@@ -37,6 +41,7 @@ REGISTERED = [
     _info("sam2.1-small", "sam2", 184 * MIB, "Apache-2.0", SAM2 + "sam2.1_hiera_small.pt"),
     _info("sam2.1-base-plus", "sam2", 323 * MIB, "Apache-2.0", SAM2 + "sam2.1_hiera_base_plus.pt"),
     _info("sam2.1-large", "sam2", 898 * MIB, "Apache-2.0", SAM2 + "sam2.1_hiera_large.pt"),
+    _info("sam3", "sam3", 3440 * MIB, "SAM License", "https://huggingface.co/facebook/sam3/resolve/main/sam3.pt"),
     _info("vit_t_lm", "mobile-sam", 40 * MIB, "not stated", BIOIMAGE + "faithful-chicken/1.1/files/vit_t.pt"),
     _info("vit_b_lm", "sam", 375 * MIB, "not stated", BIOIMAGE + "diplomatic-bug/1.2/files/vit_b.pt"),
     _info("vit_l_lm", "sam", 1249 * MIB, "not stated", BIOIMAGE + "idealistic-rat/1.2/files/vit_l.pt"),
@@ -72,8 +77,8 @@ def _adapted() -> list[ModelInfo]:
     """Models that people have taught on this computer; see `napari_segany.training.fit`."""
     names = {info.name for info in REGISTERED}
     files = sorted(path for path in models_folder().glob("*.safetensors") if path.stem not in names)
-    stack = frozenset({"image", "stack"})
-    return [ModelInfo(path.stem, "nano", stack, path.stat().st_size, "your own", True, False) for path in files]
+    can = frozenset({"image", *CAPABILITIES["nano"]})
+    return [ModelInfo(path.stem, "nano", can, path.stat().st_size, "your own", True, False) for path in files]
 
 
 def load_model(name: str | Path, device: str = "auto", dtype: str = "auto") -> ImageModel:
@@ -97,9 +102,10 @@ def load_model(name: str | Path, device: str = "auto", dtype: str = "auto") -> I
     if path is None:
         assert info is not None
         ending = Path(info.url).suffix or ".pt"
+        agreement = " (its publisher asks you to log in and agree to a licence)" if info.gated else ""
         raise UnknownModelError(
-            f'The weights of "{info.name}" are not on this computer: get them from {info.url} and save them as '
-            f"{models_folder() / (info.name + ending)}."
+            f'The weights of "{info.name}" are not on this computer: get them from {info.url}{agreement} and save '
+            f"them as {models_folder() / (info.name + ending)}."
         )
     return _load_checkpoint(path, where, precision, info)
 
@@ -112,13 +118,19 @@ def _load_checkpoint(path: Path, device: object, dtype: object, info: ModelInfo 
     from napari_segany.models.sam2 import layouts as sam2
     from napari_segany.models.sam2.network import Sam2
     from napari_segany.models.sam2.predictor import Sam2Model
+    from napari_segany.models.sam3 import layouts as sam3
+    from napari_segany.models.sam3.network import Sam3
+    from napari_segany.models.sam3.predictor import Sam3Model
 
     state = checkpoints.read_state(path)
     if is_nano(state):
         return load_nano(device, dtype, path)  # type: ignore[arg-type]
-    layout, size = checkpoints.recognise(state, [*sam.LAYOUTS, *sam2.LAYOUTS], str(path))
+    layout, size = checkpoints.recognise(state, [*sam.LAYOUTS, *sam2.LAYOUTS, *sam3.LAYOUTS], str(path))
     network = checkpoints.build(state, layout, size, str(path))
     name = info.name if info is not None else path.stem
+    if isinstance(network, Sam3):
+        folder = path if path.is_dir() else path.parent
+        return Sam3Model(network, name, device, dtype, folder)  # type: ignore[arg-type]
     if isinstance(network, Sam2):
         return Sam2Model(network, name, device, dtype)  # type: ignore[arg-type]
     return SamModel(network, name, layout.family, device, dtype)  # type: ignore[arg-type]

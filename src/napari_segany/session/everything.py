@@ -7,16 +7,14 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from napari_segany.core.instances import Instances, non_maximum_suppression
-from napari_segany.core.masks import Box, Candidates, bounding_box, remove_small_parts
+from napari_segany.core.instances import Found, Instances, non_maximum_suppression
+from napari_segany.core.masks import Candidates, bounding_box, remove_small_parts
 from napari_segany.core.prompts import Prompt
 from napari_segany.core.protocols import Embedding, ImageModel
 from napari_segany.core.settings import EverythingSettings
 
 #: Prompts answered in one call; the memory of a call is bounded by it.
 BATCH = 64
-
-Found = tuple[Box, np.ndarray]
 
 
 @runtime_checkable

@@ -28,18 +28,23 @@ class Example:
         Whether every object of the image is labelled, so that the rest is background.
     neighbours : Examples
         Frames near this one in z or t, in which objects have the same ids.
+    concept : str
+        What the objects are, one of nano's words; empty when unknown.
     """
 
     images: Sequence[np.ndarray]
     labels: Sequence[np.ndarray]
     complete: bool = True
     neighbours: Sequence[Example] = ()
+    concept: str = ""
 
 
-def make_stack(stack: np.ndarray, labels: np.ndarray, reach: int = 3, every: int = 2) -> list[Example]:
+def make_stack(
+    stack: np.ndarray, labels: np.ndarray, reach: int = 3, every: int = 2, concept: str = ""
+) -> list[Example]:
     """Prepare every so many planes of an (N, H, W) stack, each with those up to `reach` away as neighbours."""
     intensity = estimate_range(stack, DEFAULT_PERCENTILES)
-    planes = [make_example(*pair, intensity=intensity) for pair in zip(stack, labels, strict=True)]
+    planes = [make_example(*pair, intensity=intensity, concept=concept) for pair in zip(stack, labels, strict=True)]
     return [
         replace(
             plane, neighbours=[planes[j] for d in range(1, reach + 1) for j in (i - d, i + d) if 0 <= j < len(planes)]
@@ -50,7 +55,11 @@ def make_stack(stack: np.ndarray, labels: np.ndarray, reach: int = 3, every: int
 
 
 def make_example(
-    image: np.ndarray, labels: np.ndarray, complete: bool = True, intensity: IntensityRange | None = None
+    image: np.ndarray,
+    labels: np.ndarray,
+    complete: bool = True,
+    intensity: IntensityRange | None = None,
+    concept: str = "",
 ) -> Example:
     """Prepare an (H, W[, C]) image of any dtype and its (H, W) labels for cropping."""
     rgb = to_rgb(image, intensity or estimate_range(image, DEFAULT_PERCENTILES))
@@ -60,7 +69,7 @@ def make_example(
         levels.append(F.avg_pool2d(levels[-1], 2))
         height, width = levels[-1].shape[1:]
         label_levels.append(label_levels[-1][::2, ::2][:height, :width])
-    return Example([level.round().byte().numpy() for level in levels], label_levels, complete)
+    return Example([level.round().byte().numpy() for level in levels], label_levels, complete, concept=concept)
 
 
 @dataclass(frozen=True)
@@ -215,6 +224,8 @@ class Sample:
     complete : bool
     earlier : pairs of (image, masks)
         Other frames with the same objects.
+    concept : str
+        What the objects are; empty when unknown.
     """
 
     image: Tensor
@@ -222,6 +233,7 @@ class Sample:
     dense: Tensor
     complete: bool
     earlier: Sequence[tuple[Tensor, np.ndarray]] = ()
+    concept: str = ""
 
 
 def samples(
@@ -281,6 +293,7 @@ def samples(
             F.avg_pool2d(torch.from_numpy(dense), 2),
             example.complete,
             [(i, np.stack([seen == label for label in chosen])) for i, seen in earlier],
+            example.concept,
         )
 
 

@@ -23,6 +23,21 @@ MODALITY_WEIGHTS = {"fluorescence": 0.5, "histology": 0.3, "brightfield": 0.08, 
 REAL_STACKS = 0.2
 #: Share of the generated crops from stacks.
 GENERATED_STACKS = 0.35
+#: What is labelled in real images, by a word in the description; nuclei when there is none of these.
+REAL_CONCEPTS = {"membranes": "cell", "tissue": "cell"}
+#: What is labelled in generated ones.
+GENERATED_CONCEPTS = {
+    "nuclei": "nucleus",
+    "noisy-nuclei": "nucleus",
+    "histology": "nucleus",
+    "cells": "cell",
+    "phase-cells": "cell",
+    "dic-cells": "cell",
+    "tissue": "cell",
+    "bacteria": "bacterium",
+    "em-neurites": "neurite",
+    "em-mitochondria": "mitochondrion",
+}
 #: Generated kinds that label only one structure among others.
 INCOMPLETE_KINDS = ("em-mitochondria", "em-neurites")
 
@@ -42,7 +57,8 @@ class Generated(Sequence[Example]):
         if example is None or self.rng.random() < 0.15:
             side = int(self.rng.choice([256, 320]))
             image, labels = generate(self.kind, int(self.rng.integers(2**31)), (side, side))
-            example = make_example(image, labels, self.kind not in INCOMPLETE_KINDS)
+            complete, concept = self.kind not in INCOMPLETE_KINDS, GENERATED_CONCEPTS[self.kind]
+            example = make_example(image, labels, complete, concept=concept)
             self.examples[index] = example
         return example
 
@@ -114,7 +130,15 @@ class Mixture(IterableDataset[Sample]):
 def _real(folder: Path) -> list[Group]:
     flat: dict[str, list[Example]] = {}
     for modality, items in read_folder(folder).items():
-        flat.setdefault(modality.split(",")[0], []).extend(make_example(*item) for item in items)
-    stacks = [[plane for one in found for plane in make_stack(*one)] for found in read_stacks(folder).values()]
+        concept = _concept(modality)
+        flat.setdefault(modality.split(",")[0], []).extend(make_example(*item, concept=concept) for item in items)
+    stacks = [
+        [plane for one in found for plane in make_stack(*one, concept=_concept(modality))]
+        for modality, found in read_stacks(folder).items()
+    ]
     groups: list[Group] = [(MODALITY_WEIGHTS.get(modality, 0.1), examples) for modality, examples in flat.items()]
     return groups + [(REAL_STACKS / len(stacks), planes) for planes in stacks]
+
+
+def _concept(modality: str) -> str:
+    return next((concept for word, concept in REAL_CONCEPTS.items() if word in modality), "nucleus")

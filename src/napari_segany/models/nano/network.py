@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_segany.models.nano.concepts import ConceptHead
+
 #: Side of the decoder's window in pixels of the level it works on.
 WINDOW = 256
 #: Channels of `prompt_maps.render`.
@@ -234,10 +236,11 @@ class Decoder(nn.Module):
 
 
 class Nano(nn.Module):
-    """Encoder and decoder with the numbers that shaped them."""
+    """Encoder, decoder and words, with the numbers that shaped them."""
 
     def __init__(self, config: NanoConfig | None = None) -> None:
         super().__init__()
         self.config = config or NanoConfig()
         self.encoder = Encoder(self.config)
         self.decoder = Decoder(self.config)
+        self.concepts = ConceptHead(self.config.coarse)

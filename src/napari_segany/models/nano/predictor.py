@@ -13,14 +13,19 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
+from napari_segany.core.concepts import Examples
 from napari_segany.core.errors import UnsupportedError
+from napari_segany.core.instances import Instances
 from napari_segany.core.intensity import IntensityRange, to_rgb
 from napari_segany.core.masks import Candidates
 from napari_segany.core.prompts import Prompt
 from napari_segany.core.protocols import Multimask
-from napari_segany.core.settings import EverythingSettings
+from napari_segany.core.settings import EverythingSettings, FindSettings
 from napari_segany.models.batches import in_batches
+from napari_segany.models.nano import finder
+from napari_segany.models.nano.concepts import ANYTHING, CONCEPTS
 from napari_segany.models.nano.embedding import NanoEmbedding
+from napari_segany.models.nano.finder import Described
 from napari_segany.models.nano.network import WINDOW, Nano
 from napari_segany.models.nano.prompt_maps import WindowPrompts, render
 from napari_segany.models.nano.tracker import NanoTracker
@@ -48,7 +53,8 @@ class NanoModel:
     """
 
     family = "nano"
-    capabilities = frozenset({"image", "stack"})
+    capabilities = frozenset({"image", "stack", "concept"})
+    words = (*CONCEPTS, *ANYTHING)
     #: Its proposals come one to an object, so overlaps are duplicates.
     everything_settings = EverythingSettings(
         score_threshold=0.5, stability_threshold=0.25, overlap_threshold=0.4, min_area=16
@@ -84,8 +90,7 @@ class NanoModel:
         A prompt without box or mask does not tell how large its object is: it
         is looked at on several zoom levels, which then vote.
         """
-        if not isinstance(embedding, NanoEmbedding) or embedding.model_name != self.name:
-            raise UnsupportedError(f"This embedding was not made by {self.name}; embed the image again.")
+        self.check(embedding)
         views = [view_of(prompt, embedding.coarsest) for prompt in prompts]
         asked = [
             (i, look)
@@ -122,6 +127,36 @@ class NanoModel:
         size = np.array(embedding.image_shape * 2)
         clipped = np.minimum(np.array(boxes, dtype=np.float64).reshape(-1, 4) * 4 * 2.0**level, size)
         return clipped[(clipped[:, 2:] > clipped[:, :2]).all(axis=1)]
+
+    @torch.inference_mode()
+    def describe(self, text: str | None, examples: Sequence[Examples]) -> Described:
+        """Encode what to look for; see `ConceptModel.describe`."""
+        return finder.describe(self, text, examples)
+
+    @torch.inference_mode()
+    def find(self, embedding: NanoEmbedding, described: Described, settings: FindSettings) -> Instances:
+        """Find the objects of a concept; see `ConceptModel.find`."""
+        self.check(embedding)
+        return finder.find(self, embedding, described, settings)
+
+    def codes(self, embedding: NanoEmbedding, prompts: Sequence[Prompt], answers: Sequence[Candidates]) -> Tensor:
+        """Codes (P, CODE) of the objects that boxes were answered with; see `ConceptHead`."""
+        views = {i: view_of(prompt, embedding.coarsest) for i, prompt in enumerate(prompts)}
+        codes: dict[int, Tensor] = {}
+
+        def encode(part: Sequence[tuple[int, View]]) -> None:
+            _, coarse = embedding.windows(self.network.encoder, part[0][1].level, [view.origin for _, view in part])
+            inside = finder.inside_cells([answers[i] for i, _ in part]).to(self.device)
+            codes.update(zip((i for i, _ in part), self.network.concepts.codes(coarse, inside), strict=True))
+
+        for same_level in _by_level((i, view) for i, view in views.items() if view is not None):
+            in_batches(same_level, BATCH, encode)
+        return torch.stack([codes[i] for i in range(len(prompts))])
+
+    def check(self, embedding: NanoEmbedding) -> None:
+        """Raise `UnsupportedError` when an embedding was made by another model."""
+        if not isinstance(embedding, NanoEmbedding) or embedding.model_name != self.name:
+            raise UnsupportedError(f"This embedding was not made by {self.name}; embed the image again.")
 
     def tracker(self, frames: int, motion: bool = False) -> NanoTracker:
         """A fresh memory for objects on a stack; see `StackModel.tracker`."""

@@ -46,6 +46,8 @@ class Sam2Config:
     ----------
     input_size : int
         Side of the network's square input, pixels.
+    stride : int
+        Pixels of the input to a cell of the image embedding.
     channels, memory_channels : int
     heads, hidden : int
         Of the mask decoder's transformer.
@@ -57,9 +59,12 @@ class Sam2Config:
         Of the memory encoder's fuser.
     improved : bool
         2.1: object pointers know how old they are, and absence is remembered.
+    max_prompted : int
+        Prompted frames that an answer looks at, the nearest ones; 0 for all.
     """
 
     input_size: int = 1024
+    stride: int = 16
     channels: int = 256
     memory_channels: int = 64
     heads: int = 8
@@ -69,6 +74,7 @@ class Sam2Config:
     attention_depth: int = 4
     memory_hidden: int = 1024
     improved: bool = True
+    max_prompted: int = 0
 
 
 #: Frames an object is remembered on: the prompted ones share the last slot.
@@ -77,23 +83,19 @@ MEMORY_SLOTS = 7
 POINTERS = 16
 
 
-class Sam2(nn.Module):
-    """All parts of SAM 2 under the names of the published checkpoints.
+class MemoryNetwork(nn.Module):
+    """All parts of SAM 2 but the image encoder, under the names of the published checkpoints.
 
     Parameters
     ----------
-    size : HieraSize
     config : Sam2Config
     """
 
-    def __init__(self, size: HieraSize, config: Sam2Config) -> None:
+    def __init__(self, config: Sam2Config) -> None:
         super().__init__()
         self.config = config
         c, m = config.channels, config.memory_channels
-        widths = [size.channels * 2**stage for stage in range(4)]
-        trunk = Hiera(size.channels, size.heads, size.stages, size.global_blocks, size.windows, size.background)
-        self.image_encoder = ImageEncoder(trunk, Neck(widths, c))
-        self.sam_prompt_encoder = PromptEncoder(c, config.input_size // 16, config.input_size)
+        self.sam_prompt_encoder = PromptEncoder(c, self.grid, config.input_size)
         self.sam_mask_decoder = MaskDecoder(c, config.heads, config.hidden, score_hidden=config.score_hidden)
         self.memory_attention = MemoryAttention(c, m, config.attention_hidden, config.attention_depth)
         self.memory_encoder = MemoryEncoder(c, m, config.memory_hidden)
@@ -111,17 +113,17 @@ class Sam2(nn.Module):
     @property
     def grid(self) -> int:
         """Side of the image embedding."""
-        return self.config.input_size // 16
+        return self.config.input_size // self.config.stride
+
+    @property
+    def mask_size(self) -> int:
+        """Side of masks on their way into the memory, pixels."""
+        return 16 * self.grid
 
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of the weights."""
         return self.no_mem_embed.dtype
-
-    def encode(self, pixels: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Normalised pixels (1, 3, S, S) to features (1, N, C) and the decoder's skips."""
-        fine, middle, coarse = self.image_encoder(pixels)
-        return coarse.flatten(1, 2), self.sam_mask_decoder.skips(fine, middle)
 
     def decode(
         self, image: Tensor, skips: tuple[Tensor, Tensor], tokens: Tensor, masks: Tensor | None, several: bool
@@ -179,6 +181,27 @@ class Sam2(nn.Module):
         if self.config.improved:
             memories = memories + torch.where(present[:, None, None], 0.0, self.no_obj_embed_spatial[:, None])
         return memories
+
+
+class Sam2(MemoryNetwork):
+    """SAM 2.
+
+    Parameters
+    ----------
+    size : HieraSize
+    config : Sam2Config
+    """
+
+    def __init__(self, size: HieraSize, config: Sam2Config) -> None:
+        super().__init__(config)
+        widths = [size.channels * 2**stage for stage in range(4)]
+        trunk = Hiera(size.channels, size.heads, size.stages, size.global_blocks, size.windows, size.background)
+        self.image_encoder = ImageEncoder(trunk, Neck(widths, config.channels))
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Normalised pixels (1, 3, S, S) to features (1, N, C) and the decoder's skips."""
+        fine, middle, coarse = self.image_encoder(pixels)
+        return coarse.flatten(1, 2), self.sam_mask_decoder.skips(fine, middle)
 
 
 def build_sam2(size: str) -> Sam2:

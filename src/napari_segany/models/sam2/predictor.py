@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -18,12 +19,9 @@ from napari_segany.core.prompts import Prompt
 from napari_segany.core.protocols import Multimask
 from napari_segany.models.batches import in_batches
 from napari_segany.models.sam.predictor import alike
-from napari_segany.models.sam2.network import Sam2
+from napari_segany.models.sam2.network import MemoryNetwork, Sam2
 from napari_segany.models.sam2.tracker import Sam2Tracker
 
-#: Of ImageNet, for intensities 0-255.
-PIXEL_MEAN = (123.675, 116.28, 103.53)
-PIXEL_STD = (58.395, 57.12, 57.375)
 #: Prompts decoded at once. On a CPU larger batches only fault in fresh memory.
 BATCH = {"cpu": 4, "cuda": 64, "mps": 32}
 
@@ -54,6 +52,7 @@ class Sam2Model:
     Parameters
     ----------
     network : Sam2
+        Or another network with its memory.
     name : str
     device : torch.device
     dtype : torch.dtype
@@ -61,8 +60,11 @@ class Sam2Model:
 
     family = "sam2"
     capabilities = frozenset({"image", "stack"})
+    #: Of ImageNet, for intensities 0-255.
+    pixel_mean: ClassVar = (123.675, 116.28, 103.53)
+    pixel_std: ClassVar = (58.395, 57.12, 57.375)
 
-    def __init__(self, network: Sam2, name: str, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, network: MemoryNetwork, name: str, device: torch.device, dtype: torch.dtype) -> None:
         self.name = name
         self.device, self.dtype = device, dtype
         self.network = network.to(device=device, dtype=dtype).eval().requires_grad_(False)
@@ -75,13 +77,18 @@ class Sam2Model:
     @torch.inference_mode()
     def embed(self, image: np.ndarray, intensity: IntensityRange | None = None) -> Sam2Embedding:
         """Stretch an (H, W[, C]) image to the square input, normalise, encode."""
+        assert isinstance(self.network, Sam2)
+        features, skips = self.network.encode(self.pixels(image, intensity))
+        return Sam2Embedding((image.shape[0], image.shape[1]), self.name, features, skips)
+
+    def pixels(self, image: np.ndarray, intensity: IntensityRange | None) -> Tensor:
+        """Stretch an (H, W[, C]) image to the square input and normalise it, (1, 3, S, S)."""
         rgb = torch.from_numpy(to_rgb(image, intensity)).to(self.device).permute(2, 0, 1)[None]
         size = (self.input_size, self.input_size)
         if tuple(rgb.shape[2:]) != size:
             rgb = F.interpolate(rgb, size=size, mode="bilinear", align_corners=False, antialias=True)
-        mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (PIXEL_MEAN, PIXEL_STD))
-        features, skips = self.network.encode(((rgb - mean) / std).to(self.dtype))
-        return Sam2Embedding((image.shape[0], image.shape[1]), self.name, features, skips)
+        mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (self.pixel_mean, self.pixel_std))
+        return ((rgb - mean) / std).to(self.dtype)
 
     @torch.inference_mode()
     def predict(

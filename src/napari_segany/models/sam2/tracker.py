@@ -119,8 +119,7 @@ class Sam2Tracker:
 
     def _learn_mask(self, embedding: Sam2Embedding, known: np.ndarray) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The same for a mask that is known: the decoder only makes its pointer."""
-        size = self.network.config.input_size
-        mask = (self.model.mask_input(known, size) >= 0.5).float()[None]
+        mask = (self.model.mask_input(known, self.network.mask_size) >= 0.5).float()[None]
         tokens, _ = self.model.encode_prompts(embedding.image_shape, [Prompt()])
         small = self.network.mask_downsample(mask.to(self.network.dtype))
         found = self.network.decode(embedding.features, embedding.skips, tokens, small, False)
@@ -214,11 +213,13 @@ class Sam2Tracker:
     def _recall(self, object_id: int, frame: int, backward: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Memories (F, N, c), their slots (F,), pointers (K, C) and their distances (K,)."""
         step = -1 if backward else 1
-        prompted, seen = self.prompted[object_id], self.seen[object_id]
+        prompted = self._nearest(object_id, frame)
+        others = {at: memory for at, memory in self.prompted[object_id].items() if at not in prompted}
+        seen = self.seen[object_id] | others
         memories = [memory.features for memory in prompted.values()]
         slots = [MEMORY_SLOTS - 1] * len(prompted)
         signed = [((frame - at) * step, memory.pointer) for at, memory in prompted.items() if (frame - at) * step >= 0]
-        for slot, memory in enumerate(self._recent(object_id, frame, step)):
+        for slot, memory in enumerate(self._recent(seen, frame, step)):
             if memory is not None:
                 memories.append(memory.features)
                 slots.append(slot)
@@ -236,9 +237,18 @@ class Sam2Tracker:
             torch.tensor([distance / longest for distance, _ in signed], device=device),
         )
 
-    def _recent(self, object_id: int, frame: int, step: int) -> Sequence[Memory | None]:
+    def _nearest(self, object_id: int, frame: int) -> dict[int, Memory]:
+        """Prompted frames to look at: all, or the nearest before, the nearest after, and then the nearest."""
+        prompted, limit = self.prompted[object_id], self.network.config.max_prompted
+        if not limit or len(prompted) <= limit:
+            return prompted
+        near = sorted(prompted, key=lambda at: abs(at - frame))
+        first = [next((at for at in near if at < frame), None), next((at for at in near if at >= frame), None)]
+        picked = list(dict.fromkeys([at for at in first if at is not None] + near))[:limit]
+        return {at: prompted[at] for at in picked}
+
+    def _recent(self, seen: Mapping[int, Memory], frame: int, step: int) -> Sequence[Memory | None]:
         """Memories of the frames before, nearest first; with motion the frame before and good ones."""
-        seen = self.seen[object_id]
         if not self.selections:
             return [seen.get(frame - step * distance) for distance in range(1, MEMORY_SLOTS)]
         before = sorted((f for f in seen if (frame - f) * step > 0), key=lambda f: abs(frame - f))
@@ -253,6 +263,9 @@ class Sam2Tracker:
             del seen[frame]
 
     def _enlarge(self, logits: Tensor) -> Tensor:
-        """Stretch (P, 1, h, w) logits to the size of the network's input."""
-        size = (self.network.config.input_size,) * 2
-        return F.interpolate(logits.float(), size=size, mode="bilinear", align_corners=False)
+        """Stretch (P, 1, h, w) logits to the input's size, and from there to that at which masks are remembered."""
+        size, remembered = self.network.config.input_size, self.network.mask_size
+        large = F.interpolate(logits.float(), size=(size, size), mode="bilinear", align_corners=False)
+        if size == remembered:
+            return large
+        return F.interpolate(large, size=(remembered, remembered), mode="bilinear", align_corners=False, antialias=True)

@@ -1,0 +1,1 @@
+"""SAM 3: every object of a concept (Carion et al. 2025)."""
