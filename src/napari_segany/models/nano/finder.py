@@ -97,7 +97,7 @@ def _meant(model: NanoModel, codes: Tensor, sizes: np.ndarray, described: Descri
     """Probability that each object is meant, (P,)."""
     likely: np.ndarray = np.ones(len(codes))
     if described.word is not None:
-        words = model.network.concepts(codes).float().softmax(dim=1)
+        words = model.network.concepts(codes.to(model.dtype)).float().softmax(dim=1)
         likely = likely * words[:, described.word].cpu().numpy()
     unit = F.normalize(codes, dim=1)
     if len(described.codes) or len(described.others):

@@ -140,7 +140,7 @@ class NanoModel:
         return finder.find(self, embedding, described, settings)
 
     def codes(self, embedding: NanoEmbedding, prompts: Sequence[Prompt], answers: Sequence[Candidates]) -> Tensor:
-        """Codes (P, CODE) of the objects that boxes were answered with; see `ConceptHead`."""
+        """Codes (P, CODE) float32 of the objects that boxes were answered with; see `ConceptHead`."""
         views = {i: view_of(prompt, embedding.coarsest) for i, prompt in enumerate(prompts)}
         codes: dict[int, Tensor] = {}
 
@@ -151,7 +151,7 @@ class NanoModel:
 
         for same_level in _by_level((i, view) for i, view in views.items() if view is not None):
             in_batches(same_level, BATCH, encode)
-        return torch.stack([codes[i] for i in range(len(prompts))])
+        return torch.stack([codes[i] for i in range(len(prompts))]).float()
 
     def check(self, embedding: NanoEmbedding) -> None:
         """Raise `UnsupportedError` when an embedding was made by another model."""
