@@ -25,7 +25,7 @@ from napari_segany.core.instances import Instances
 from napari_segany.core.intensity import IntensityRange
 from napari_segany.core.masks import Candidates
 from napari_segany.core.protocols import ModelInfo
-from napari_segany.core.settings import EverythingSettings, FindSettings, PropagationSettings
+from napari_segany.core.settings import EverythingSettings, FindSettings, PropagationSettings, TrackSettings
 
 __version__ = "0.1.0"
 
@@ -39,6 +39,7 @@ __all__ = [
     "PropagationSettings",
     "SeganyError",
     "Session",
+    "TrackSettings",
     "embed",
     "everything",
     "find",

@@ -23,9 +23,9 @@ from napari_segany.core.prompts import PointsLike, Prompt, check_boxes, make_pro
 from napari_segany.core.protocols import Embedding, ImageModel, LabelStore, ModelInfo, Multimask
 from napari_segany.core.settings import EverythingSettings, FindSettings
 from napari_segany.core.state import SessionState
+from napari_segany.session.concept_session import ConceptSession
 from napari_segany.session.everything import everything as _everything
 from napari_segany.session.finding import find as _find
-from napari_segany.session.session import Session as _Session
 
 if TYPE_CHECKING:
     from napari_segany.io.frames import Frames
@@ -284,7 +284,7 @@ def write_labels(labels: np.ndarray, path: str | Path) -> Path:
     return write_image(labels, Path(path))
 
 
-class Session(_Session):
+class Session(ConceptSession):
     """A person's work on one stack, in a script or behind the window.
 
     Parameters
@@ -346,6 +346,7 @@ class Session(_Session):
             dict(self.prompts),
             dict(self.accepted),
             dict(self.scores),
+            dict(self.parents),
             set(self.finished),
         )
 
@@ -423,6 +424,7 @@ class Session(_Session):
         session.prompts.update(state.prompts)
         session.accepted.update(state.accepted)
         session.scores.update(state.scores)
+        session.parents.update(state.parents)
         session.finished.update(state.finished)
         return session
 

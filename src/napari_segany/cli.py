@@ -13,7 +13,7 @@ import typer
 from napari_segany import api
 from napari_segany import demo as _demo
 from napari_segany.core.errors import InvalidPromptError, SeganyError
-from napari_segany.core.settings import EverythingSettings
+from napari_segany.core.settings import EverythingSettings, FindSettings, TrackSettings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -182,6 +182,43 @@ def find(
     if as_json:
         result["boxes"] = found.boxes.tolist()
         result["scores"] = [round(float(score), 4) for score in found.scores]
+    _report(result, as_json)
+
+
+@app.command()
+def track(
+    image: Image,
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder for the OME-Zarr labels, ending in .zarr")],
+    text: Annotated[list[str] | None, typer.Option(help="what to follow; repeatable")] = None,
+    exemplar: Annotated[list[str] | None, typer.Option(help="box around an example, y0,x0,y1,x1; repeatable")] = None,
+    frame: Annotated[int, typer.Option(help="frame of the examples")] = 0,
+    threshold: Annotated[float, typer.Option(help="objects with a lower score are left out")] = 0.5,
+    divisions: Annotated[bool, typer.Option("--divisions", help="tell mothers and daughters; for time-lapses")] = False,
+    axis: Axis = "0",
+    axes: Axes = None,
+    at: Index = None,
+    model: Model = "nano",
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Find every object of a concept in a stack and follow each of them."""
+    network = api.load_model(model, device)
+    session = api.Session(image, axis=_axis(axis), model=network, labels=output, axes=axes, index=_index(at))
+    settings = TrackSettings(find=FindSettings(threshold=threshold), divisions=divisions)
+    shown = [_numbers(box, (4,), "box") for box in exemplar or []]
+    show = _progress("frames done:")
+    try:
+        for done, _ in enumerate(session.track(text, shown, frame=frame, settings=settings)):
+            show(done + 1, len(session.frames))
+        session.save(output)
+    finally:
+        session.close()
+    tracks = session.tracks
+    result: dict[str, Any] = {"objects": len(tracks), "output": str(output)}
+    if as_json:
+        result["tracks"] = [
+            {"object": one.object_id, "first": one.first, "last": one.last, "parent": one.parent} for one in tracks
+        ]
     _report(result, as_json)
 
 

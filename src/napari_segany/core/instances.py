@@ -26,20 +26,27 @@ class Instances:
     patches : N arrays of bool
         Each object's mask inside its box.
     scores : (N,) float32
+    features : (N, D) float32 or None
+        What each object looks like to the model that found it, for telling objects apart.
     """
 
     shape: tuple[int, int]
     boxes: np.ndarray
     patches: Sequence[np.ndarray]
     scores: np.ndarray
+    features: np.ndarray | None = None
 
     @classmethod
     def from_patches(
-        cls, shape: tuple[int, int], found: Sequence[Found], scores: Sequence[float] | np.ndarray
+        cls,
+        shape: tuple[int, int],
+        found: Sequence[Found],
+        scores: Sequence[float] | np.ndarray,
+        features: np.ndarray | None = None,
     ) -> Instances:
         """Build from (box, mask inside the box) pairs, as `Candidates.patch` gives them."""
         boxes = np.array([box for box, _ in found], dtype=np.int64).reshape(-1, 4)
-        return cls(shape, boxes, [patch for _, patch in found], np.asarray(scores, dtype=np.float32))
+        return cls(shape, boxes, [patch for _, patch in found], np.asarray(scores, dtype=np.float32), features)
 
     def __len__(self) -> int:
         return len(self.patches)

@@ -49,7 +49,7 @@ class FindSettings:
         Objects whose score is lower are left out.
     presence : {"product", "soft", "off"}
         For models that judge whether there is such a thing at all: multiply each score with that probability,
-        with its square root, or with nothing.
+        let it lower the scores but not by more than a clear object can outweigh, or leave it out.
     overlap_threshold : float
         Of two masks that overlap with a higher IoU, the better stays.
     min_area : int
@@ -94,3 +94,78 @@ class PropagationSettings:
     memory_frames: int = 6
     motion: bool = False
     unchanged_overlap: float = 0.98
+
+
+@dataclass(frozen=True)
+class TrackSettings:
+    """How all objects of a concept are followed through a stack.
+
+    Defaults suit many small objects; `published` gives SAM 3's own rules.
+
+    Attributes
+    ----------
+    find : FindSettings
+        How objects are detected on each frame.
+    rule : {"assignment", "published"}
+        Match tracks and detections by the assignment of greatest likeness, or
+        each track with the detection that overlaps it most.
+    overlap_weight, motion_weight, appearance_weight, score_weight : float
+        What counts for likeness: IoU of the masks, IoU with the box expected
+        by motion, cosine of appearances (where the model gives them), score.
+    least : float
+        Less alike is not the same object.
+    published_overlap : float
+        IoU from which the published rule takes a track for matched.
+    new_threshold : float
+        Score from which an unmatched detection begins a track.
+    new_overlap : float
+        Unless it overlaps a track with this IoU.
+    delay : int
+        Frames for which a young track is on probation; results come so much later.
+    unmatched_limit : int
+        A track on probation that goes unmatched on so many frames never was.
+    keep_alive : int
+        Frames in a row without a detection after which a track ends; -1 for never.
+    agree : float
+        Where the memory's mask overlaps a detection with a lower IoU, the memory is reminded of the detection.
+    renew_every : int
+        Every so many frames the memory of a track is renewed by a good detection; 0 for never.
+    renew_score : float
+        Score of a good detection.
+    duplicate_overlap : float
+        Of two tracks whose masks overlap with this IoU the younger goes.
+    divisions : bool
+        Take an object that appears out of a shrinking one for its daughter; for time, not for depth.
+    """
+
+    find: FindSettings = FindSettings()
+    rule: Literal["assignment", "published"] = "assignment"
+    overlap_weight: float = 0.5
+    motion_weight: float = 0.25
+    appearance_weight: float = 0.15
+    score_weight: float = 0.1
+    least: float = 0.2
+    published_overlap: float = 0.5
+    new_threshold: float = 0.5
+    new_overlap: float = 0.3
+    delay: int = 3
+    unmatched_limit: int = 2
+    keep_alive: int = 3
+    agree: float = 0.8
+    renew_every: int = 16
+    renew_score: float = 0.8
+    duplicate_overlap: float = 0.7
+    divisions: bool = False
+
+    @classmethod
+    def published(cls) -> TrackSettings:
+        """SAM 3's rules and numbers."""
+        return cls(
+            find=FindSettings(overlap_threshold=0.1),
+            rule="published",
+            new_threshold=0.7,
+            new_overlap=0.1,
+            delay=15,
+            unmatched_limit=8,
+            keep_alive=-1,
+        )

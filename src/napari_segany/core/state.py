@@ -45,6 +45,7 @@ class SessionState:
     model : str
         Name of the model used last.
     prompts, accepted, scores : dicts of (object id, frame)
+    parents : dict of (object id, first frame) -> id of the object it came from by division
     finished : set of frames that a propagation has written
     """
 
@@ -53,4 +54,5 @@ class SessionState:
     prompts: dict[Key, Prompt] = field(default_factory=dict)
     accepted: dict[Key, bool] = field(default_factory=dict)
     scores: dict[Key, float] = field(default_factory=dict)
+    parents: dict[Key, int] = field(default_factory=dict)
     finished: set[int] = field(default_factory=set)

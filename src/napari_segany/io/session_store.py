@@ -18,7 +18,7 @@ from napari_segany.core.state import ImageReference, Key, SessionState
 from napari_segany.io.journal import Journal, read_journal
 
 VERSION = 1
-TABLES = ("prompts", "accepted", "scores")
+TABLES = ("prompts", "accepted", "scores", "parents")
 #: The largest number that half precision holds.
 LARGEST_LOGIT = 65504.0
 
@@ -163,7 +163,9 @@ def _parse(document: dict[str, Any], path: Path) -> SessionState:
         intensity,
     )
     tables = {
-        table: {(int(i), int(frame)): _decode(table, value) for i, frame, value in document[table]} for table in TABLES
+        # Sessions of the first versions know no parents.
+        table: {(int(i), int(frame)): _decode(table, value) for i, frame, value in document.get(table, [])}
+        for table in TABLES
     }
     return SessionState(reference, str(document["model"]), finished=set(document["finished"]), **tables)
 

@@ -77,10 +77,11 @@ class Carried:
         growth = int(self.patch.sum()) / int(earlier.patch.sum())
         if not 1 / settings.max_growth <= growth <= settings.max_growth:
             return False
-        return _iou(self, earlier) >= settings.min_overlap
+        return overlap(self, earlier) >= settings.min_overlap
 
 
-def _iou(a: Carried, b: Carried) -> float:
+def overlap(a: Carried, b: Carried) -> float:
+    """IoU of two masks."""
     y0, x0 = min(a.box[0], b.box[0]), min(a.box[1], b.box[1])
     shape = (max(a.box[2], b.box[2]) - y0, max(a.box[3], b.box[3]) - x0)
     moved = [(c.box[0] - y0, c.box[1] - x0, c.box[2] - y0, c.box[3] - x0) for c in (a, b)]

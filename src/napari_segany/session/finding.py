@@ -134,4 +134,5 @@ def _tidied(found: Instances, settings: FindSettings) -> Instances:
     large = [i for i, (_, patch) in enumerate(objects) if np.count_nonzero(patch) >= max(settings.min_area, 1)]
     kept = best_of_overlapping([objects[i] for i in large], found.scores[large], settings.overlap_threshold)
     chosen = [large[k] for k in kept]
-    return Instances.from_patches(found.shape, [objects[i] for i in chosen], found.scores[chosen])
+    features = None if found.features is None else found.features[chosen]
+    return Instances.from_patches(found.shape, [objects[i] for i in chosen], found.scores[chosen], features)

@@ -75,6 +75,7 @@ class Session:
         self.prompts: dict[Key, Prompt] = {}
         self.accepted: dict[Key, bool] = {}
         self.scores: dict[Key, float] = {}
+        self.parents: dict[Key, int] = {}
         self.finished: set[int] = set()
         self.history = History()
         self._changed: dict[int, set[int]] = {}
@@ -98,7 +99,7 @@ class Session:
     @property
     def tracks(self) -> list[Track]:
         """Where each object was found and how sure the model was of it."""
-        return tracks(self.scores)
+        return tracks(self.scores, self.parents)
 
     def uncertainty(self, object_id: int) -> np.ndarray:
         """(N,) float32: one minus the predicted IoU on each frame; NaN where the object was not found."""
@@ -296,7 +297,7 @@ class Session:
                 before = self.store.read(frame)
                 if (before == object_id).any():
                     step.edits.append(LabelEdit(self.store, frame, before, np.where(before == object_id, 0, before)))
-            for table in ("prompts", "accepted", "scores"):
+            for table in ("prompts", "accepted", "scores", "parents"):
                 keys = [key for key in getattr(self, table) if key[0] == object_id]
                 step.edits += [self._set(table, key, None) for key in keys]
             self._removed.add(object_id)
@@ -339,18 +340,14 @@ class Session:
         InvalidPromptError
             No object to propagate, or a range outside the stack.
         """
-        first, last = 0 if start is None else start, len(self.frames) if stop is None else stop
-        if not 0 <= first < last <= len(self.frames):
-            raise InvalidPromptError(
-                f"Frames {first} to {last} are not a range within this stack of {len(self.frames)} frames."
-            )
+        span = self._span(start, stop)
         if direction not in ("both", "forward", "backward"):
             raise InvalidPromptError(f'The direction must be "both", "forward" or "backward", got {direction!r}.')
-        anchors = self._anchors(objects, first, last)
+        anchors = self._anchors(objects, span.start, span.stop)
         if not resume:
             self.finished.clear()
             self._record({"event": "run"})
-        return self._propagate(anchors, range(first, last), direction)
+        return self._propagate(anchors, span, direction)
 
     def _propagate(
         self, anchors: dict[int, dict[int, Prompt | Carried]], span: range, direction: Direction
@@ -395,13 +392,13 @@ class Session:
             self.history.push(step)
 
     def _run(self, anchors: dict[int, dict[int, Prompt | Carried]], span: range) -> Run:
+        return Run(self._tracker(), self.embedding, anchors, span, self._mask_of, self.settings)
+
+    def _tracker(self) -> Tracker:
         self._removed.clear()
-        tracker: Tracker = (
-            self.model.tracker(len(self.frames), self.settings.motion)
-            if isinstance(self.model, StackModel)
-            else CarryingTracker(self.model, self.settings)
-        )
-        return Run(tracker, self.embedding, anchors, span, self._mask_of, self.settings)
+        if isinstance(self.model, StackModel):
+            return self.model.tracker(len(self.frames), self.settings.motion)
+        return CarryingTracker(self.model, self.settings)
 
     def _mask_of(self, object_id: int, frame: int) -> np.ndarray:
         return self.store.read(frame) == object_id
@@ -517,6 +514,14 @@ class Session:
     @property
     def _frame_shape(self) -> tuple[int, int]:
         return self.frames.shape[1], self.frames.shape[2]
+
+    def _span(self, start: int | None, stop: int | None) -> range:
+        first, last = 0 if start is None else start, len(self.frames) if stop is None else stop
+        if not 0 <= first < last <= len(self.frames):
+            raise InvalidPromptError(
+                f"Frames {first} to {last} are not a range within this stack of {len(self.frames)} frames."
+            )
+        return range(first, last)
 
     def _check_frame(self, frame: int) -> int:
         if not 0 <= frame < len(self.frames):

@@ -27,9 +27,13 @@ class Track(NamedTuple):
     scores: dict[int, float]
 
 
-def tracks(scores: Mapping[tuple[int, int], float]) -> list[Track]:
-    """Gather scores by (object id, frame) into one track for each object, ordered by id."""
+def tracks(scores: Mapping[tuple[int, int], float], parents: Mapping[tuple[int, int], int]) -> list[Track]:
+    """Gather scores and parents by (object id, frame) into one track for each object, ordered by id."""
+    came_from = {object_id: parent for (object_id, _), parent in parents.items()}
     by_object: dict[int, dict[int, float]] = {}
     for (object_id, frame), score in sorted(scores.items()):
         by_object.setdefault(object_id, {})[frame] = score
-    return [Track(object_id, min(found), max(found), 0, found) for object_id, found in by_object.items()]
+    return [
+        Track(object_id, min(found), max(found), came_from.get(object_id, 0), found)
+        for object_id, found in by_object.items()
+    ]

@@ -86,11 +86,13 @@ def find(model: NanoModel, embedding: NanoEmbedding, described: Described, setti
     prompts, answers = [prompts[i] for i in good], [answers[i] for i in good]
     found = [answer.patch(0) for answer in answers]
     scores = np.array([float(answer.scores[0]) for answer in answers])
-    if found and (described.word is not None or len(described.codes) or len(described.others)):
-        codes = model.codes(embedding, prompts, answers)
-        scores = scores * _meant(model, codes, np.array([_size(patch) for _, patch in found]), described)
+    if not found:
+        return Instances.from_patches(embedding.image_shape, [], [])
+    codes = model.codes(embedding, prompts, answers)
+    scores = scores * _meant(model, codes, np.array([_size(patch) for _, patch in found]), described)
     kept = [i for i in best_of_overlapping(found, scores, own.overlap_threshold) if scores[i] > settings.threshold]
-    return Instances.from_patches(embedding.image_shape, [found[i] for i in kept], scores[kept])
+    features = F.normalize(codes[kept], dim=1).cpu().numpy()
+    return Instances.from_patches(embedding.image_shape, [found[i] for i in kept], scores[kept], features)
 
 
 def _meant(model: NanoModel, codes: Tensor, sizes: np.ndarray, described: Described) -> np.ndarray:

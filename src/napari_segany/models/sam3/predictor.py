@@ -10,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from napari_segany.core.concepts import Examples
 from napari_segany.core.instances import Instances
@@ -22,6 +23,8 @@ from napari_segany.models.sam3.tokenizer import Tokenizer, load_tokenizer
 
 #: What stands for the text when there are examples alone.
 WITHOUT_WORDS = "visual"
+#: In the mode "soft", absence counts for no more than this logit.
+SOFT_FLOOR = 2.0
 #: Masks made at once; each is a map of a quarter of a megabyte.
 MASKS_AT_ONCE = 32
 
@@ -107,13 +110,14 @@ class Sam3Model(Sam2Model):
             # Without examples, too, there is the token that stands for all of them.
             tokens = torch.cat([tokens, detector.geometry(embedding.levels[-1], *no_boxes(self.device))], dim=1)
         found = detector(embedding.levels, tokens)
-        scores = found.scores.sigmoid() * weighted(found.presence.sigmoid(), settings.presence)
+        scores = joint_scores(found.scores, found.presence, settings.presence)
         chosen = (scores > settings.threshold).nonzero()[:, 0]
         patches: list[tuple[Box, np.ndarray]] = []
         for part in chosen.split(MASKS_AT_ONCE):
             answer = self.candidates(embedding.image_shape, detector.masks(found, part), scores[part])
             patches += [answer.patch(i) for i in range(len(part))]
-        return Instances.from_patches(embedding.image_shape, patches, scores[chosen].cpu().numpy())
+        features = F.normalize(found.queries[chosen].float(), dim=1).cpu().numpy()
+        return Instances.from_patches(embedding.image_shape, patches, scores[chosen].cpu().numpy(), features)
 
     def _encode_text(self, text: str) -> Tensor:
         """Tokens (1, T, C) of a phrase, made once."""
@@ -136,6 +140,12 @@ class Sam3Model(Sam2Model):
         )
 
 
-def weighted(presence: Tensor, mode: Presence) -> Tensor:
-    """What the probability that there is such a thing at all counts for."""
-    return {"product": presence, "soft": presence.sqrt(), "off": torch.ones_like(presence)}[mode]
+def joint_scores(scores: Tensor, presence: Tensor, mode: Presence) -> Tensor:
+    """Probability of each object (Q,) from its logit (Q,) and the logit that there is such a thing at all.
+
+    "soft" lets that lower a score, but only so far: a clear object outweighs
+    the belief that there is none.
+    """
+    if mode == "product":
+        return scores.sigmoid() * presence.sigmoid()
+    return (scores + (presence.clamp(-SOFT_FLOOR, 0.0) if mode == "soft" else 0.0)).sigmoid()

@@ -1,0 +1,74 @@
+"""Which detection continues which track: overlap, motion, appearance and score, weighed against one another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from napari_segany.core.instances import Found, common_pixels
+from napari_segany.core.motion import box_iou
+from napari_segany.core.settings import TrackSettings
+
+
+def mask_overlaps(first: Sequence[Found], second: Sequence[Found]) -> np.ndarray:
+    """IoU of every mask with every other, (N, M) float64."""
+    overlaps = np.zeros((len(first), len(second)))
+    if not overlaps.size:
+        return overlaps
+    boxes = [np.array([box for box, _ in found], dtype=np.float64) for found in (first, second)]
+    areas = [np.array([np.count_nonzero(patch) for _, patch in found]) for found in (first, second)]
+    for i, j in zip(*np.nonzero(box_iou(boxes[0][:, None], boxes[1][None]) > 0), strict=True):
+        common = common_pixels(first[i], second[j])
+        overlaps[i, j] = common / max(areas[0][i] + areas[1][j] - common, 1)
+    return overlaps
+
+
+def similarity(
+    overlaps: np.ndarray,
+    expected: np.ndarray,
+    boxes: np.ndarray,
+    looks: tuple[np.ndarray, np.ndarray] | None,
+    scores: np.ndarray,
+    settings: TrackSettings,
+) -> np.ndarray:
+    """How well detections continue tracks, (N, M) in 0-1.
+
+    Parameters
+    ----------
+    overlaps : (N, M)
+        IoU of the masks that the memory found with those detected.
+    expected : (N, 4)
+        Boxes where motion puts the tracks; NaN where it is not known.
+    boxes : (M, 4)
+        Of the detections.
+    looks : (N, D) and (M, D), optional
+        Appearance of tracks and detections.
+    scores : (M,)
+    settings : TrackSettings
+    """
+    weights = [settings.overlap_weight, settings.motion_weight, settings.score_weight]
+    moved = np.nan_to_num(box_iou(expected[:, None], boxes[None]))
+    parts = [overlaps, moved, np.broadcast_to(scores, overlaps.shape)]
+    if looks is not None:
+        tracks, found = (each / np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-6) for each in looks)
+        weights.append(settings.appearance_weight)
+        parts.append(np.clip(tracks @ found.T, 0, 1))
+    total = sum(weight * part for weight, part in zip(weights, parts, strict=True)) / max(sum(weights), 1e-9)
+    near = (overlaps > 0) | (moved > 0)
+    return np.where(near, total, 0.0)
+
+
+def assign(likeness: np.ndarray, least: float) -> list[tuple[int, int]]:
+    """Pairs (track, detection) of the assignment with the largest sum, each at least so alike."""
+    from scipy.optimize import linear_sum_assignment
+
+    pairs = zip(*linear_sum_assignment(np.where(likeness >= least, likeness, 0.0), maximize=True), strict=True)
+    return [(int(i), int(j)) for i, j in pairs if likeness[i, j] >= least]
+
+
+def published_assign(overlaps: np.ndarray, settings: TrackSettings) -> list[tuple[int, int]]:
+    """SAM 3's rule: a track is matched by the detection that overlaps it most; several may share one."""
+    if not overlaps.size:
+        return []
+    return [(i, int(row.argmax())) for i, row in enumerate(overlaps) if row.max() >= settings.published_overlap]
