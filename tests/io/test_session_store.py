@@ -24,12 +24,19 @@ def state_of(image: str | None = None) -> SessionState:
         box=np.array([1.0, 2.0, 30.0, 40.0]), mask=np.linspace(-9, 9, 2000, dtype=np.float32).reshape(40, 50)
     )
     return SessionState(
-        reference, "nano", {(1, 4): clicks, (7, 0): boxed}, {(1, 4): True}, {(1, 4): 0.875, (7, 0): 0.5}, {4, 5, 6}
+        reference,
+        "nano",
+        {(1, 4): clicks, (7, 0): boxed},
+        {(1, 4): True},
+        {(1, 4): 0.875, (7, 0): 0.5},
+        {(7, 0): 1},
+        {4, 5, 6},
     )
 
 
 def assert_same(a: SessionState, b: SessionState) -> None:
-    assert (a.image, a.model, a.accepted, a.scores, a.finished) == (b.image, b.model, b.accepted, b.scores, b.finished)
+    for name in ("image", "model", "accepted", "scores", "parents", "finished"):
+        assert getattr(a, name) == getattr(b, name), name
     assert a.prompts.keys() == b.prompts.keys()
     for key, prompt in a.prompts.items():
         same_prompt(prompt, b.prompts[key])
@@ -191,3 +198,13 @@ def test_a_full_disk_leaves_the_state_before(tmp_path: Path, monkeypatch: pytest
     recorder.close()
     back = load_state(path)
     assert back.model == "nano" and 8 in back.finished, "neither the state nor the journal was given up"
+
+
+def test_sessions_of_the_first_version_open(tmp_path: Path) -> None:
+    path = tmp_path / "s.zarr"
+    save_state(path, state_of())
+    file = path / "segany" / "session.json"
+    document = json.loads(file.read_text())
+    del document["parents"]
+    file.write_text(json.dumps(document))
+    assert load_state(path).parents == {}
