@@ -129,3 +129,11 @@ def test_of_overlapping_masks_the_best_stays() -> None:
     found = [((0, 0, 10, 10), square), ((1, 1, 11, 11), square), ((30, 30, 40, 40), square)]
     assert best_of_overlapping(found, np.array([0.5, 0.9, 0.4]), 0.5) == [1, 2]
     assert best_of_overlapping(found, np.array([0.5, 0.9, 0.4]), 0.95) == [1, 0, 2]
+
+
+def test_of_a_mask_in_another_the_better_stays_when_asked_for() -> None:
+    whole, part = np.ones((10, 10), dtype=bool), np.ones((4, 4), dtype=bool)
+    found = [((0, 0, 10, 10), whole), ((2, 2, 6, 6), part)]
+    assert best_of_overlapping(found, np.array([0.9, 0.5]), 0.5) == [0, 1]
+    assert best_of_overlapping(found, np.array([0.9, 0.5]), 0.5, contained=0.6) == [0]
+    assert best_of_overlapping(found, np.array([0.5, 0.9]), 0.5, contained=0.6) == [1]

@@ -92,17 +92,34 @@ def common_pixels(first: Found, second: Found) -> int:
     return int(np.count_nonzero(mine & other))
 
 
-def best_of_overlapping(found: Sequence[Found], scores: np.ndarray, threshold: float) -> list[int]:
-    """Indices of the masks kept, best score first; one goes when a better one overlaps it with a higher IoU."""
+def best_of_overlapping(
+    found: Sequence[Found], scores: np.ndarray, threshold: float, contained: float = 1.0
+) -> list[int]:
+    """Choose among masks that overlap.
+
+    Parameters
+    ----------
+    found : N masks
+    scores : (N,)
+    threshold : float
+        A mask goes when a better one overlaps it with a higher IoU.
+    contained : float
+        It also goes when a larger share of it lies in a better one, or of a better one in it.
+
+    Returns
+    -------
+    indices of the masks kept, best score first; empty masks go
+    """
     boxes = np.array([box for box, _ in found], dtype=np.float64).reshape(-1, 4)
     areas = np.array([np.count_nonzero(patch) for _, patch in found])
     kept: list[int] = []
     for index in np.argsort(-scores, kind="stable"):
-        near = [k for k in kept if _boxes_meet(boxes[index], boxes[k])]
-        shared = [common_pixels(found[index], found[k]) for k in near]
-        if areas[index] and all(
-            s <= threshold * (areas[index] + areas[k] - s) for s, k in zip(shared, near, strict=True)
-        ):
+        if not areas[index]:
+            continue
+        near = np.array([k for k in kept if _boxes_meet(boxes[index], boxes[k])], dtype=np.int64)
+        shared = np.array([common_pixels(found[index], found[k]) for k in near])
+        union, smaller = areas[index] + areas[near] - shared, np.minimum(areas[index], areas[near])
+        if not ((shared > threshold * union) | (shared > contained * smaller)).any():
             kept.append(int(index))
     return kept
 

@@ -24,6 +24,8 @@ class EverythingSettings:
         the offset are dropped; see `Candidates.stability`.
     overlap_threshold : float
         Of two masks whose boxes overlap with a higher IoU, the better stays.
+    contained_threshold : float
+        Of two masks of which one lies in the other with a larger share, the better stays; 1 keeps both.
     min_area : int
         Smaller objects, holes and islands go, pixels.
     max_share : float
@@ -35,6 +37,7 @@ class EverythingSettings:
     stability_threshold: float = 0.95
     stability_offset: float = 1.0
     overlap_threshold: float = 0.7
+    contained_threshold: float = 1.0
     min_area: int = 0
     max_share: float = 0.9
 

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from napari_segany.core.instances import Found, Instances, non_maximum_suppression
+from napari_segany.core.instances import Found, Instances, best_of_overlapping, non_maximum_suppression
 from napari_segany.core.masks import Candidates, bounding_box, remove_small_parts
 from napari_segany.core.prompts import Prompt
 from napari_segany.core.protocols import Embedding, ImageModel
@@ -93,6 +93,9 @@ def _merge(shape: tuple[int, int], found: list[Found], scores: np.ndarray, setti
         return Instances.from_patches(shape, [], [])
     boxes = np.array([found[i][0] for i in usable], dtype=np.float64)
     kept = [usable[i] for i in non_maximum_suppression(boxes, scores[usable], settings.overlap_threshold)]
+    if settings.contained_threshold < 1:
+        masks, best = [found[i] for i in kept], scores[kept]
+        kept = [kept[i] for i in best_of_overlapping(masks, best, 1.0, settings.contained_threshold)]
     return Instances.from_patches(
         shape, [_cleaned(found[i], settings.min_area) for i in kept], [float(scores[i]) for i in kept]
     )

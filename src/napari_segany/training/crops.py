@@ -143,7 +143,8 @@ def draw_earlier(example: Example, window: Window, rng: np.random.Generator) -> 
     displaced and bent.
     """
     if example.neighbours and rng.random() < 0.8:
-        return window.cut(example.neighbours[int(rng.integers(len(example.neighbours)))])
+        # They are listed from near to far, and near ones are what matters most.
+        return window.cut(example.neighbours[int(len(example.neighbours) * rng.random() ** 1.7)])
     side = window.grid.shape[1]
     coarse = torch.from_numpy(rng.normal(0, 0.08, (1, 2, 7, 7)).astype(np.float32))
     bend = F.interpolate(coarse, size=(side, side), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)

@@ -22,7 +22,7 @@ MODALITY_WEIGHTS = {"fluorescence": 0.5, "histology": 0.3, "brightfield": 0.08, 
 #: Weight of real stacks beside them.
 REAL_STACKS = 0.2
 #: Share of the generated crops from stacks.
-GENERATED_STACKS = 0.35
+GENERATED_STACKS = 0.5
 #: What is labelled in real images, by a word in the description; nuclei when there is none of these.
 REAL_CONCEPTS = {"membranes": "cell", "tissue": "cell"}
 #: What is labelled in generated ones.

@@ -90,17 +90,22 @@ def find(model: NanoModel, embedding: NanoEmbedding, described: Described, setti
         return Instances.from_patches(embedding.image_shape, [], [])
     codes = model.codes(embedding, prompts, answers)
     scores = scores * _meant(model, codes, np.array([_size(patch) for _, patch in found]), described)
-    kept = [i for i in best_of_overlapping(found, scores, own.overlap_threshold) if scores[i] > settings.threshold]
+    kept = [
+        i
+        for i in best_of_overlapping(found, scores, own.overlap_threshold, own.contained_threshold)
+        if scores[i] > settings.threshold
+    ]
     features = F.normalize(codes[kept], dim=1).cpu().numpy()
     return Instances.from_patches(embedding.image_shape, [found[i] for i in kept], scores[kept], features)
 
 
 def _meant(model: NanoModel, codes: Tensor, sizes: np.ndarray, described: Described) -> np.ndarray:
-    """Probability that each object is meant, (P,)."""
+    """How likely each object is meant, (P,) in 0-1."""
     likely: np.ndarray = np.ones(len(codes))
     if described.word is not None:
         words = model.network.concepts(codes.to(model.dtype)).float().softmax(dim=1)
-        likely = likely * words[:, described.word].cpu().numpy()
+        # Certain where the word is the likeliest, so that unsure names do not cost clear objects.
+        likely = likely * (words[:, described.word] / words.amax(dim=1)).cpu().numpy()
     unit = F.normalize(codes, dim=1)
     if len(described.codes) or len(described.others):
         nearest = _nearest(unit, described.codes) if len(described.codes) else np.ones(len(codes))

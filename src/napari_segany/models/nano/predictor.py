@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from scipy import ndimage
 from torch import Tensor
-from torch.nn import functional as F
 
 from napari_segany.core.concepts import Examples
 from napari_segany.core.errors import UnsupportedError
-from napari_segany.core.instances import Instances
+from napari_segany.core.instances import Instances, non_maximum_suppression
 from napari_segany.core.intensity import IntensityRange, to_rgb
 from napari_segany.core.masks import Candidates
 from napari_segany.core.prompts import Prompt
@@ -26,15 +23,17 @@ from napari_segany.models.nano import finder
 from napari_segany.models.nano.concepts import ANYTHING, CONCEPTS
 from napari_segany.models.nano.embedding import NanoEmbedding
 from napari_segany.models.nano.finder import Described
-from napari_segany.models.nano.network import WINDOW, Nano
-from napari_segany.models.nano.prompt_maps import WindowPrompts, render
+from napari_segany.models.nano.network import Nano
+from napari_segany.models.nano.prompt_maps import render
+from napari_segany.models.nano.proposals import basins
 from napari_segany.models.nano.tracker import NanoTracker
 from napari_segany.models.nano.views import Answer, View, search_views, view_of, vote
+from napari_segany.models.nano.windows import to_windows
 
 #: Images up to this side are magnified to look for objects in them.
 MAGNIFY_UP_TO = 1024
-#: Product of "inside" and "depth" above which a peak is proposed.
-PROPOSAL_THRESHOLD = 0.25
+#: Proposed boxes that overlap with a higher IoU are one.
+SAME_BOX = 0.8
 #: Prompts decoded at once: more only costs memory.
 BATCH = 32
 
@@ -57,7 +56,7 @@ class NanoModel:
     words = (*CONCEPTS, *ANYTHING)
     #: Its proposals come one to an object, so overlaps are duplicates.
     everything_settings = EverythingSettings(
-        score_threshold=0.5, stability_threshold=0.25, overlap_threshold=0.4, min_area=16
+        score_threshold=0.4, stability_threshold=0.25, overlap_threshold=0.4, contained_threshold=0.6, min_area=16
     )
 
     def __init__(
@@ -108,25 +107,17 @@ class NanoModel:
 
     @torch.inference_mode()
     def propose_boxes(self, embedding: NanoEmbedding) -> np.ndarray:
-        """Boxes (y0, x0, y1, x1) of the objects that the encoder's dense maps show, (N, 4).
-
-        Peaks of depth are flooded over what lies inside objects; a flooded
-        basin need only be good enough to tell where its object is and how large.
-        """
-        from skimage.feature import peak_local_max
-        from skimage.segmentation import watershed
-
-        level = -1 if max(embedding.image_shape) <= MAGNIFY_UP_TO else 0
-        inside, depth = embedding.encode_level(self.network.encoder, level).dense[0].float().sigmoid().cpu().numpy()
-        height = ndimage.gaussian_filter(inside * depth, 1.0)
-        peaks = peak_local_max(height, min_distance=2, threshold_abs=PROPOSAL_THRESHOLD, exclude_border=False)
-        seeds = np.zeros(height.shape, dtype=np.int32)
-        seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-        basins = ndimage.find_objects(watershed(-height, seeds, mask=inside > 0.5))
-        boxes = [(rows.start, cols.start, rows.stop, cols.stop) for rows, cols in filter(None, basins)]
-        size = np.array(embedding.image_shape * 2)
-        clipped = np.minimum(np.array(boxes, dtype=np.float64).reshape(-1, 4) * 4 * 2.0**level, size)
-        return clipped[(clipped[:, 2:] > clipped[:, :2]).all(axis=1)]
+        """Boxes (y0, x0, y1, x1) of the objects that the encoder's dense maps show, (N, 4)."""
+        # Small objects show when the image is magnified, large ones without.
+        levels = (-1, 0) if max(embedding.image_shape) <= MAGNIFY_UP_TO else (0,)
+        found = []
+        for level in levels:
+            dense = embedding.encode_level(self.network.encoder, level).dense[0].float().sigmoid().cpu().numpy()
+            found.append(basins(*dense) * 4 * 2.0**level)
+        boxes = np.minimum(np.concatenate(found), np.array(embedding.image_shape * 2))
+        boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
+        # Of two levels that show the same box the first counts.
+        return boxes[np.sort(non_maximum_suppression(boxes, -np.arange(len(boxes)), SAME_BOX))]
 
     @torch.inference_mode()
     def describe(self, text: str | None, examples: Sequence[Examples]) -> Described:
@@ -225,7 +216,7 @@ class NanoModel:
         """Features under windows of one level, and maps of the prompts in them; see `Decoder.forward`."""
         level, origins = asked[0][1].level, [view.origin for _, view in asked]
         fine, coarse = embedding.windows(self.network.encoder, level, origins)
-        maps = render(_to_windows([prompts[i] for i, _ in asked], origins, level))
+        maps = render(to_windows([prompts[i] for i, _ in asked], origins, level))
         return fine, coarse, maps.to(device=self.device, dtype=self.dtype)
 
 
@@ -243,43 +234,3 @@ def _candidates(
     kept = slice(1, None) if several else slice(0, 1)
     logits, scores = answer
     return Candidates(logits[kept], scores[kept], view.grid(image_shape))
-
-
-def _to_windows(prompts: Sequence[Prompt], origins: Sequence[tuple[int, int]], level: int) -> WindowPrompts:
-    """Move prompts into their windows: the one place where (y, x) becomes (x, y)."""
-    scale, count = 2.0**-level, len(prompts)
-    most = max(1, max(len(prompt.points) for prompt in prompts))
-    points = torch.zeros(count, most, 2)
-    labels = torch.full((count, most), -1)
-    boxes = torch.full((count, 4), torch.nan)
-    masks = torch.zeros(count, 1, WINDOW // 4, WINDOW // 4)
-    has_mask = torch.zeros(count)
-    for i, (prompt, (oy, ox)) in enumerate(zip(prompts, origins, strict=True)):
-        n = len(prompt.points)
-        if n:
-            yx = (prompt.points + 0.5) * scale - (oy, ox)
-            points[i, :n] = torch.from_numpy(yx[:, ::-1].copy())
-            labels[i, :n] = torch.from_numpy(prompt.labels)
-        if prompt.box is not None:
-            y0, x0, y1, x1 = prompt.box * scale - (oy, ox, oy, ox)
-            boxes[i] = torch.tensor([x0, y0, x1, y1])
-        if prompt.mask is not None:
-            masks[i, 0] = _mask_in_window(prompt.mask, (oy, ox), level)
-            has_mask[i] = 1.0
-    return WindowPrompts(points, labels, boxes, masks, has_mask)
-
-
-def _mask_in_window(logits: np.ndarray, origin: tuple[int, int], level: int) -> Tensor:
-    """Probability of a mask prompt in the cells of a window, (WINDOW/4, WINDOW/4)."""
-    scale, (height, width) = 2.0**level, logits.shape
-    y0, x0 = (o * scale for o in origin)
-    side = WINDOW * scale
-    top, left = max(0, math.floor(y0)), max(0, math.floor(x0))
-    bottom, right = min(height, math.ceil(y0 + side)), min(width, math.ceil(x0 + side))
-    full = torch.zeros(math.ceil(side), math.ceil(side))
-    if bottom > top and right > left:
-        part = torch.from_numpy(logits[top:bottom, left:right]).sigmoid()
-        dy, dx = top - math.floor(y0), left - math.floor(x0)
-        full[dy : dy + part.shape[0], dx : dx + part.shape[1]] = part[: full.shape[0] - dy, : full.shape[1] - dx]
-    cells = (WINDOW // 4, WINDOW // 4)
-    return F.interpolate(full[None, None], size=cells, mode="bilinear", align_corners=False, antialias=True)[0, 0]

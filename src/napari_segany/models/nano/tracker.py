@@ -6,24 +6,28 @@ import copy
 import math
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from napari_segany.core.masks import Box, Candidates, bounding_box, paste
+from napari_segany.core.masks import Box, Candidates, bounding_box, mask_iou, paste
 from napari_segany.core.motion import BoxMotion
 from napari_segany.core.prompts import MASK_LOGIT, Prompt
 from napari_segany.models.nano.embedding import NanoEmbedding
 from napari_segany.models.nano.views import COMFORTABLE_SIZE, View, comfortable_level
+from napari_segany.models.nano.windows import window_depth
 
 if TYPE_CHECKING:
     from napari_segany.models.nano.predictor import NanoModel
 
 #: An object whose predicted IoU is lower is not in the frame.
 MIN_SCORE = 0.02
+#: Logits by which the last mask outvotes the decoder, for each cell of depth inside it (or of distance from
+#: it), where the decoder cannot redraw a mask it was given at all.
+PRIOR_WEIGHT, PRIOR_DEPTH = 4.0, 3.0
 #: A mask that grows or shrinks by a larger factor from one frame to the next is not believed.
 MAX_GROWTH = 4.0
 #: Frames on which an object may be missing before it is given up.
@@ -68,6 +72,8 @@ class NanoTracker:
         self.moving: dict[tuple[int, bool], tuple[int, BoxMotion]] = {}
         self.given: dict[int, dict[int, Memory]] = defaultdict(dict)
         self.latest: dict[int, tuple[int, Memory]] = {}
+        #: How well the decoder redraws the masks that were given, IoU.
+        self.trust: dict[int, float] = {}
 
     @torch.inference_mode()
     def condition(self, frame: int, embedding: NanoEmbedding, given: Mapping[int, Prompt]) -> dict[int, Candidates]:
@@ -77,9 +83,20 @@ class NanoTracker:
         for object_id, answer in answers.items():
             known = given[object_id].known_mask
             masks[object_id] = answer.best if known is None else known
-        for object_id, memory in self._memorise(embedding, masks).items():
+        memories = self._memorise(embedding, masks)
+        for object_id, memory in memories.items():
             self.given[object_id][frame] = memory
+        self.trust.update(self._redraw(embedding, {i: masks[i] for i in memories}, memories))
         return answers
+
+    def _redraw(
+        self, embedding: NanoEmbedding, masks: Mapping[int, np.ndarray], memories: Mapping[int, Memory]
+    ) -> dict[int, float]:
+        """IoU of masks with what the decoder makes of them on their own frame, with that frame in memory."""
+        views = {i: memory.view for i, memory in memories.items()}
+        tokens = {i: memory.tokens for i, memory in memories.items()}
+        again = self.model.look(embedding, {i: _as_prompt(mask) for i, mask in masks.items()}, views, tokens)
+        return {i: mask_iou(answer.mask(0), masks[i]) for i, answer in again.items()}
 
     @torch.inference_mode()
     def remind(self, frame: int, embedding: NanoEmbedding, masks: Mapping[int, np.ndarray]) -> None:
@@ -102,10 +119,11 @@ class NanoTracker:
             if known:
                 last = known[0]
                 mask = self._expected(object_id, frame, backward, embedding.image_shape, last)
-                prompts[object_id] = Prompt(mask=np.where(mask, MASK_LOGIT, -MASK_LOGIT).astype(np.float32))
+                prompts[object_id] = _as_prompt(mask)
                 views[object_id] = View.at(_centre(bounding_box(mask)), _level(last, embedding.coarsest))
                 memories[object_id] = torch.cat([memory.tokens for memory in known])
         answers = self.model.look(embedding, prompts, views, memories)
+        answers = {i: self._with_prior(i, answer, prompts[i], views[i]) for i, answer in answers.items()}
         found = {i: answer for i, answer in answers.items() if _is_plausible(answer, recalled[i][0])}
         if self.motion:
             for object_id, answer in found.items():
@@ -115,6 +133,16 @@ class NanoTracker:
         for object_id, memory in self._memorise(embedding, masks, levels).items():
             self.latest[object_id] = frame, memory
         return found
+
+    def _with_prior(self, object_id: int, answer: Candidates, prompt: Prompt, view: View) -> Candidates:
+        """Let the last mask count for more, the less the decoder can be trusted with this object.
+
+        What a person has given tells how far that is: outlines that the
+        decoder does not see there, it will not see on the next frame.
+        """
+        doubt = 1.0 - self.trust.get(object_id, 1.0)
+        prior = PRIOR_WEIGHT * doubt * np.clip(window_depth(prompt, view), -PRIOR_DEPTH, PRIOR_DEPTH)
+        return replace(answer, logits=(answer.logits + prior[None]).astype(np.float32))
 
     def _expected(self, object_id: int, frame: int, backward: bool, shape: tuple[int, int], last: Memory) -> np.ndarray:
         """The last mask, moved to where the object should be by now; (H, W) bool."""
@@ -166,11 +194,15 @@ class NanoTracker:
         for i, box in boxes.items():
             own = comfortable_level(max(box[2] - box[0], box[3] - box[1]), embedding.coarsest)
             views[i] = View.at(_centre(box), own if levels is None else levels[i])
-        prompts = {i: Prompt(mask=np.where(masks[i], MASK_LOGIT, -MASK_LOGIT).astype(np.float32)) for i in boxes}
+        prompts = {i: _as_prompt(masks[i]) for i in boxes}
         tokens = self.model.remember(embedding, prompts, views)
         return {
             i: Memory(box, masks[i][box[0] : box[2], box[1] : box[3]], views[i], tokens[i]) for i, box in boxes.items()
         }
+
+
+def _as_prompt(mask: np.ndarray) -> Prompt:
+    return Prompt(mask=np.where(mask, MASK_LOGIT, -MASK_LOGIT).astype(np.float32))
 
 
 def _is_plausible(answer: Candidates, last: Memory) -> bool:

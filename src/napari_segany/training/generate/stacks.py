@@ -179,7 +179,7 @@ def varied(rng: Rng) -> Drawn:
     small = log_uniform(rng, 5, 16)
     radius = small, small * rng.uniform(1.2, 2)
     anisotropy = log_uniform(rng, 1, 5)
-    kind = rng.choice(["nuclei", "cells", "membranes"], p=[0.35, 0.2, 0.45])
+    kind = rng.choice(["nuclei", "cells", "membranes"], p=[0.3, 0.15, 0.55])
     if kind == "nuclei":
         return nuclei_3d(
             rng, (20, 144, 144), anisotropy, radius, rng.uniform(0.8, 1.3), rng.uniform(0.15, 0.8),

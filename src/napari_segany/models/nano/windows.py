@@ -1,0 +1,70 @@
+"""Prompts on the image as prompts in a window: the one place where (y, x) becomes (x, y)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+from torch.nn import functional as F
+
+from napari_segany.core.prompts import Prompt
+from napari_segany.models.nano.network import WINDOW
+from napari_segany.models.nano.prompt_maps import WindowPrompts
+from napari_segany.models.nano.views import View
+
+
+def to_windows(prompts: Sequence[Prompt], origins: Sequence[tuple[int, int]], level: int) -> WindowPrompts:
+    """Move prompts into the windows of a level that begin at `origins`."""
+    scale, count = 2.0**-level, len(prompts)
+    most = max(1, max(len(prompt.points) for prompt in prompts))
+    points = torch.zeros(count, most, 2)
+    labels = torch.full((count, most), -1)
+    boxes = torch.full((count, 4), torch.nan)
+    masks = torch.zeros(count, 1, WINDOW // 4, WINDOW // 4)
+    has_mask = torch.zeros(count)
+    for i, (prompt, (oy, ox)) in enumerate(zip(prompts, origins, strict=True)):
+        n = len(prompt.points)
+        if n:
+            yx = (prompt.points + 0.5) * scale - (oy, ox)
+            points[i, :n] = torch.from_numpy(yx[:, ::-1].copy())
+            labels[i, :n] = torch.from_numpy(prompt.labels)
+        if prompt.box is not None:
+            y0, x0, y1, x1 = prompt.box * scale - (oy, ox, oy, ox)
+            boxes[i] = torch.tensor([x0, y0, x1, y1])
+        if prompt.mask is not None:
+            masks[i, 0] = _mask_in_window(prompt.mask, (oy, ox), level)
+            has_mask[i] = 1.0
+    return WindowPrompts(points, labels, boxes, masks, has_mask)
+
+
+def _mask_in_window(logits: np.ndarray, origin: tuple[int, int], level: int) -> Tensor:
+    """Probability of a mask prompt in the cells of a window, (WINDOW/4, WINDOW/4)."""
+    scale, (height, width) = 2.0**level, logits.shape
+    y0, x0 = (o * scale for o in origin)
+    side = WINDOW * scale
+    top, left = max(0, math.floor(y0)), max(0, math.floor(x0))
+    bottom, right = min(height, math.ceil(y0 + side)), min(width, math.ceil(x0 + side))
+    full = torch.zeros(math.ceil(side), math.ceil(side))
+    if bottom > top and right > left:
+        part = torch.from_numpy(logits[top:bottom, left:right]).sigmoid()
+        dy, dx = top - math.floor(y0), left - math.floor(x0)
+        full[dy : dy + part.shape[0], dx : dx + part.shape[1]] = part[: full.shape[0] - dy, : full.shape[1] - dx]
+    cells = (WINDOW // 4, WINDOW // 4)
+    return F.interpolate(full[None, None], size=cells, mode="bilinear", align_corners=False, antialias=True)[0, 0]
+
+
+def window_depth(prompt: Prompt, view: View) -> np.ndarray:
+    """Distance of each cell of a window from the outline of a mask prompt, negative outside; (WINDOW/4, WINDOW/4).
+
+    Zeros where the window has no outline in it.
+    """
+    assert prompt.mask is not None
+    inside = _mask_in_window(prompt.mask, view.origin, view.level).numpy() > 0.5
+    if not inside.any() or inside.all():
+        return np.zeros(inside.shape)
+    distance = ndimage.distance_transform_edt
+    return np.where(inside, distance(inside) - 0.5, 0.5 - distance(~inside))
