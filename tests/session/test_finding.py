@@ -1,5 +1,6 @@
 """Concepts in images larger than a tile: no seams, no doubles, no ids lost."""
 
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -14,10 +15,15 @@ from napari_segany.core.instances import Instances, best_of_overlapping
 from napari_segany.core.intensity import IntensityRange
 from napari_segany.core.settings import FindSettings
 from napari_segany.session.finding import find, tiles
-from tests.fakes import DiscModel
+from tests.fakes import DiscEmbedding, DiscModel
 
 NONE = np.zeros((0, 4))
 RANGE = IntensityRange((0.0,), (255.0,))
+
+
+@dataclass(frozen=True)
+class IslandEmbedding(DiscEmbedding):
+    image: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)))
 
 
 class Islands(DiscModel):
@@ -33,21 +39,20 @@ class Islands(DiscModel):
     def embed(self, image, intensity=None):  # type: ignore[no-untyped-def]
         self.seen.append(image.shape[:2])
         embedding = super().embed(image, intensity)
-        self.last = np.asarray(image)
-        return embedding
+        return IslandEmbedding(embedding.image_shape, self.name, np.asarray(image))
 
     def describe(self, text, examples):  # type: ignore[no-untyped-def]
         self.shown = list(examples)
         return text
 
     def find(self, embedding, described, settings):  # type: ignore[no-untyped-def]
-        labels, count = ndimage.label(self.last > 0)
+        labels, count = ndimage.label(embedding.image > 0)
         found = [
             ((rows.start, cols.start, rows.stop, cols.stop), labels[rows, cols] == i + 1)
             for i, (rows, cols) in enumerate(ndimage.find_objects(labels))
         ]
         # What is cut off at an edge is seen less surely.
-        return Instances.from_patches(self.last.shape, found, np.linspace(0.9, 0.6, count))
+        return Instances.from_patches(embedding.image_shape, found, np.linspace(0.9, 0.6, count))
 
 
 def islands(seed: int, shape: tuple[int, int]) -> np.ndarray:

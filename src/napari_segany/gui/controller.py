@@ -17,6 +17,8 @@ from napari_segany.core.errors import SeganyError
 from napari_segany.core.intensity import DEFAULT_PERCENTILES
 from napari_segany.core.masks import Strategy
 from napari_segany.core.state import Key
+from napari_segany.gui.find_actions import FindActions
+from napari_segany.gui.found import FoundLayers
 from napari_segany.gui.jobs import Jobs
 from napari_segany.gui.layers import PromptLayers, Sign
 from napari_segany.gui.location import Location
@@ -55,6 +57,7 @@ class Controller(QObject):
     ----------
     masks : MaskActions
     stack : StackActions
+    concepts : FindActions
     """
 
     status_changed = QtSignal(str)
@@ -68,6 +71,10 @@ class Controller(QObject):
     sign_changed = QtSignal(str)
     view_changed = QtSignal()
     output_changed = QtSignal()
+    #: Other objects were found, or another threshold was chosen.
+    found_changed = QtSignal()
+    #: The model knows these words for concepts, all phrases when there are none.
+    words_changed = QtSignal(object)
     # Qt carries it from the propagation's thread to the window's.
     _frame_written = QtSignal(object, int)
 
@@ -81,7 +88,7 @@ class Controller(QObject):
         self.location: Location | None = None
         self.layers: PromptLayers | None = None
         self.preview: Preview | None = None
-        self.masks, self.stack = MaskActions(self), StackActions(self)
+        self.masks, self.stack, self.concepts = MaskActions(self), StackActions(self), FindActions(self)
         self.object_id = 1
         self.sign: Sign = "positive"
         self.strategy: Strategy = "highest"
@@ -131,6 +138,7 @@ class Controller(QObject):
             self.image, self.location = image, Location(self.viewer, image)
             self.layers = PromptLayers(self.viewer, image)
             self.preview = Preview(self.viewer, image)
+            self.concepts.layers = FoundLayers(self.viewer, image)
             self.layers.changed.connect(self._on_drawn)
             self.layers.tool_changed.connect(self._set_next)
             self.set_object(self.layers.highest_id() or 1)
@@ -187,6 +195,8 @@ class Controller(QObject):
         def then(_: None) -> None:
             for stack in stacks:
                 stack.forget_answers()
+            self.concepts.result = None
+            self.concepts.show()
             self.sync()
 
         if stacks:
@@ -330,6 +340,7 @@ class Controller(QObject):
         def then(opened: tuple[OpenStack, int]) -> None:
             stack, highest = opened
             stacks[view], stack.strategy = stack, self.strategy
+            self.words_changed.emit(getattr(stack.session.model, "words", ()))
             stack.session.labels_changed.connect(lambda frame: self._frame_written.emit(stack, frame))
             if path is not None:
                 self.output.show(stack.session.labels, path, image, highest)
@@ -343,6 +354,20 @@ class Controller(QObject):
         loading = f"loading {chosen.name}, " if chosen.model is None else ""
         busy = f"{loading}encoding plane {frame}…".capitalize()
         self.jobs.submit(work, then, busy, failed, late=lambda opened: close_session(opened[0].session))
+
+    def with_stack(self, act: Callable[[OpenStack], None]) -> None:
+        """Do something with the stack on display, which is opened for it if need be."""
+        view = self.view(tell=True)
+        if view is None:
+            return
+        self._open(view)
+        # After the opening, which may take a while, or fail.
+        self.jobs.submit(lambda: None, lambda _: self._with_open(view, act))
+
+    def _with_open(self, view: StackView, act: Callable[[OpenStack], None]) -> None:
+        stack = self._stacks.get(view)
+        if stack is not None:
+            act(stack)
 
     def _take_up(self, view: StackView, stack: OpenStack) -> None:
         """Draw the prompts of a session that was brought back from disk."""
@@ -381,6 +406,7 @@ class Controller(QObject):
             self.layers.close()
         if self.preview is not None:
             self.preview.close()
+        self.concepts.leave()
         self.image = self.location = self.layers = self.preview = None
         self.output.choose(None, None)
 
@@ -406,7 +432,8 @@ class Controller(QObject):
             self._sync_soon.start()
 
     def _drop_preview(self, layer: Layer) -> bool:
-        return self.preview is not None and self.preview.drop(layer)
+        found = self.concepts.layers
+        return (self.preview is not None and self.preview.drop(layer)) or (found is not None and found.drop(layer))
 
     def _on_label_selected(self, label: int) -> None:
         if label != self.object_id:

@@ -9,11 +9,11 @@ from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
 
 from napari_segany.core.state import Key
-from napari_segany.gui.geometry import alignment
+from napari_segany.gui.plane_layers import PlaneLayers
 from napari_segany.gui.stack_view import StackView
 
 
-class Preview:
+class Preview(PlaneLayers):
     """A labels layer of one plane, and the overlay of uncertainty.
 
     Parameters
@@ -28,7 +28,7 @@ class Preview:
     """
 
     def __init__(self, viewer: ViewerModel, image: Image) -> None:
-        self.viewer, self.image = viewer, image
+        super().__init__(viewer, image)
         self.layer: Labels | None = None
         self.overlay: Image | None = None
         self.place: tuple[StackView, int] | None = None
@@ -41,10 +41,10 @@ class Preview:
                 return
             # A copy, since the brush paints into the array of the layer.
             self.layer = Labels(
-                view.expand(plane).copy(), opacity=0.6, name="Preview", **self._over(view, frame, "preview")
+                view.expand(plane).copy(), opacity=0.6, name="Preview", **self.over(view, frame, "preview")
             )
-            self._add(self.layer)
-        self._put(self.layer, view, frame, plane)
+            self.add(self.layer)
+        self.put(self.layer, view, frame, plane)
         self.place, self._shown = (view, frame), plane
 
     def painted(self) -> dict[Key, np.ndarray]:
@@ -70,15 +70,15 @@ class Preview:
     def show_uncertainty(self, view: StackView, frame: int, plane: np.ndarray | None) -> None:
         """Show values (H, W) in 0-1 over one frame; None for none."""
         if plane is None:
-            self._remove(self.overlay)
+            self.remove(self.overlay)
             self.overlay = None
             return
         if self.overlay is None:
-            place = self._over(view, frame, "uncertainty")
+            place = self.over(view, frame, "uncertainty")
             look: dict[str, Any] = {"colormap": "inferno", "blending": "additive", "contrast_limits": (0, 1)}
             self.overlay = Image(view.expand(plane), name="Uncertainty", opacity=0.7, **look, **place)
-            self._add(self.overlay)
-        self._put(self.overlay, view, frame, plane)
+            self.add(self.overlay)
+        self.put(self.overlay, view, frame, plane)
 
     def drop(self, layer: Layer) -> bool:
         """Let go of a layer that was deleted; whether it was one of ours."""
@@ -93,40 +93,10 @@ class Preview:
     def close(self) -> None:
         """Take the layers away."""
         for layer in (self.layer, self.overlay):
-            self._remove(layer)
+            self.remove(layer)
         self.layer = self.overlay = self.place = None
 
     def _plane(self) -> np.ndarray:
         assert self.layer is not None and self.place is not None
         height, width = self.place[0].stack_shape[1:]
         return np.asarray(self.layer.data).reshape(height, width)
-
-    def _over(self, view: StackView, frame: int, role: str) -> dict[str, Any]:
-        tag = {"segany": role, "image": self.image.unique_id}
-        return {**alignment(self.image), "translate": self._translate(view, frame), "metadata": tag}
-
-    def _translate(self, view: StackView, frame: int) -> np.ndarray:
-        # Rotation and shear stay within the plane, see `check_transform`.
-        first = [0 if isinstance(part, slice) else part for part in view.index(frame)]
-        return np.asarray(self.image.translate) + np.asarray(self.image.scale) * first
-
-    def _put(self, layer: Image | Labels, view: StackView, frame: int, plane: np.ndarray) -> None:
-        translate, data = self._translate(view, frame), view.expand(plane)
-        if not np.array_equal(layer.translate, translate):
-            layer.translate = translate
-        # napari takes 15 ms to show even the same data again.
-        if not np.array_equal(layer.data, data):
-            layer.data = data.copy()
-
-    def _add(self, layer: Layer) -> None:
-        active = self.viewer.layers.selection.active
-        self.viewer.add_layer(layer)
-        # Prompts stay on top, where they can be seen and taken hold of.
-        prompts = [x for x in self.viewer.layers if x.metadata.get("segany") in ("points", "shapes")]
-        above = min(map(self.viewer.layers.index, prompts), default=len(self.viewer.layers) - 1)
-        self.viewer.layers.move(len(self.viewer.layers) - 1, above)
-        self.viewer.layers.selection.active = active
-
-    def _remove(self, layer: Layer | None) -> None:
-        if layer is not None and layer in self.viewer.layers:
-            self.viewer.layers.remove(layer)

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QFrame, QPushButton, QScrollArea, QVBoxLayout, QWidge
 
 from napari_segany import api
 from napari_segany.gui.controller import Controller
+from napari_segany.gui.find_section import FindSection
 from napari_segany.gui.keys import Keys
 from napari_segany.gui.sections import ImageSection, PromptSection, PropagateSection
 
@@ -29,6 +30,7 @@ class SegmentWidget(QWidget):
         self.controller = Controller(napari_viewer)
         self.images = ImageSection(napari_viewer, self)
         self.prompts = PromptSection(self)
+        self.concepts = FindSection(self)
         self.propagate = PropagateSection(self)
         # On a small screen the lower sections must be within reach.
         area, inside, outside = QScrollArea(self), QWidget(), QVBoxLayout(self)
@@ -36,7 +38,7 @@ class SegmentWidget(QWidget):
         area.setFrameShape(QFrame.Shape.NoFrame)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         layout = QVBoxLayout(inside)
-        for section in (self.images, self.prompts, self.propagate):
+        for section in (self.images, self.prompts, self.concepts, self.propagate):
             layout.addWidget(section)
         layout.addStretch(1)
         area.setWidget(inside)
@@ -71,7 +73,9 @@ class SegmentWidget(QWidget):
 
     def _connect_controls(self) -> None:
         controller, images, prompts, propagate = self.controller, self.images, self.prompts, self.propagate
-        masks, stack = controller.masks, controller.stack
+        masks, stack, concepts, find = controller.masks, controller.stack, controller.concepts, self.concepts
+        find.threshold.valueChanged.connect(concepts.choose_threshold)
+        find.table.cellClicked.connect(lambda row, _: concepts.select(row))
         images.image.layer_changed.connect(self._on_image)
         images.axis.currentIndexChanged.connect(lambda _: controller.choose_axis(images.axis.currentData()))
         images.output.layer_changed.connect(self._on_output)
@@ -98,6 +102,12 @@ class SegmentWidget(QWidget):
             prompts.accept_all: masks.accept_all,
             prompts.undo: masks.undo,
             prompts.redo: masks.redo,
+            find.example: lambda: concepts.draw("examples"),
+            find.counter: lambda: concepts.draw("counter-examples"),
+            find.run: lambda: concepts.find(find.text.currentText()),
+            find.track: self._on_track,
+            find.accept: concepts.accept,
+            find.accept_selected: lambda: concepts.accept(find.selected_rows),
             propagate.run: self._on_propagate,
             propagate.pause: controller.propagation.pause,
             propagate.cancel: controller.propagation.cancel,
@@ -119,6 +129,8 @@ class SegmentWidget(QWidget):
         controller.intensity_changed.connect(self.images.intensity.setText)
         controller.sign_changed.connect(self.prompts.show_sign)
         controller.view_changed.connect(self._show_view)
+        controller.found_changed.connect(self._show_found)
+        controller.words_changed.connect(self.concepts.offer_words)
         controller.output_changed.connect(lambda: self.images.output.choose(controller.output.layer))
         controller.propagation.running_changed.connect(self.propagate.show_running)
         controller.propagation.progressed.connect(self.propagate.show_progress)
@@ -144,12 +156,22 @@ class SegmentWidget(QWidget):
             controls.only_current.isChecked(),
         )
 
+    def _on_track(self) -> None:
+        first, last = self.propagate.first.value(), self.propagate.last.value()
+        self.controller.concepts.track(
+            self.concepts.text.currentText(), first, last + 1, self.concepts.divisions.isChecked()
+        )
+
     # -- showing ----------------------------------------------------------------------------------
 
     def _show_object(self, object_id: int) -> None:
         self.prompts.object_id.blockSignals(True)
         self.prompts.object_id.setValue(object_id)
         self.prompts.object_id.blockSignals(False)
+
+    def _show_found(self) -> None:
+        concepts = self.controller.concepts
+        self.concepts.show_found(None if concepts.result is None else concepts.chosen())
 
     def _show_view(self) -> None:
         location = self.controller.location

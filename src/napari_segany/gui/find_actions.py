@@ -1,0 +1,160 @@
+"""What a person does with concepts: find every object on a plane, sift, accept, follow through the stack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from napari.utils.notifications import show_info, show_warning
+
+from napari_segany.core.instances import Instances
+from napari_segany.core.settings import FindSettings, TrackSettings
+from napari_segany.gui.found import FoundLayers, Kind
+from napari_segany.gui.open_stack import OpenStack
+from napari_segany.gui.stack_view import StackView
+
+if TYPE_CHECKING:
+    from napari_segany.gui.controller import Controller
+
+#: Objects down to this score are fetched, so that the threshold can be moved without asking again.
+LOWEST_SCORE = 0.05
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was found on one plane, the best first."""
+
+    stack: OpenStack
+    view: StackView
+    frame: int
+    objects: Instances
+
+
+class FindActions:
+    """Concepts and examples on the plane on display.
+
+    Parameters
+    ----------
+    controller : Controller
+
+    Attributes
+    ----------
+    threshold : float
+    result : Result or None
+    """
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self.layers: FoundLayers | None = None
+        self.threshold = FindSettings().threshold
+        self.result: Result | None = None
+
+    def draw(self, kind: Kind) -> None:
+        """Take the rectangle tool in hand for examples, or for counter-examples."""
+        if self._controller.view(tell=True) is not None and self.layers is not None:
+            self.layers.take_in_hand(kind)
+
+    def find(self, text: str) -> None:
+        """Find every object of a concept on the plane on display, and show what is above the threshold."""
+        controller, layers = self._controller, self.layers
+        view = controller.view(tell=True)
+        if view is None or layers is None or controller.location is None:
+            return
+        frame = controller.location.frame(view)
+        shown, others = (layers.boxes(kind, view, frame) for kind in ("examples", "counter-examples"))
+        settings = FindSettings(threshold=LOWEST_SCORE)
+
+        def ask(stack: OpenStack) -> None:
+            search = partial(stack.session.find, text.strip() or None, shown, others, frame, settings)
+            controller.jobs.submit(search, partial(self._on_found, stack, view, frame), "Searching…")
+
+        controller.with_stack(ask)
+
+    def _on_found(self, stack: OpenStack, view: StackView, frame: int, objects: Instances) -> None:
+        self.result = Result(stack, view, frame, objects)
+        if not len(objects):
+            show_info("Nothing was found here; try another word, or draw a box around an example.")
+        self.show()
+
+    def choose_threshold(self, threshold: float) -> None:
+        """Show objects from another score on; the model is not asked again."""
+        self.threshold = threshold
+        self.show()
+
+    def chosen(self) -> Instances:
+        """Objects above the threshold."""
+        assert self.result is not None
+        objects = self.result.objects
+        above = np.flatnonzero(objects.scores >= self.threshold)
+        found = objects.found()
+        return Instances.from_patches(objects.shape, [found[i] for i in above], objects.scores[above])
+
+    def show(self) -> None:
+        """Show the objects above the threshold."""
+        if self.layers is None:
+            return
+        if self.result is None:
+            self.layers.clear()
+        else:
+            self.layers.show(self.result.view, self.result.frame, self.chosen().labels)
+        self._controller.found_changed.emit()
+
+    def select(self, row: int) -> None:
+        """Show one of the objects found as the selected label of their layer."""
+        if self.layers is not None and self.layers.layer is not None:
+            self.layers.layer.selected_label = row + 1
+
+    def accept(self, rows: list[int] | None = None) -> None:
+        """Write the objects above the threshold, or some of them, into the labels, as new objects."""
+        if self.result is None or not len(self.chosen()):
+            show_warning("There is nothing to accept: find objects first, or lower the threshold.")
+            return
+        result, objects = self.result, self.chosen()
+        if rows is not None:
+            found = objects.found()
+            objects = Instances.from_patches(objects.shape, [found[i] for i in rows], objects.scores[rows])
+
+        def then(ids: list[int]) -> None:
+            if len(ids) < len(objects):
+                show_info(f"{len(objects) - len(ids)} objects lie wholly on labels that are there, and were left out.")
+            self._forget(objects)
+            self._controller.on_labels_written()
+            self._controller.next_object()
+
+        self._controller.jobs.submit(partial(result.stack.session.accept_found, objects, result.frame), then)
+
+    def _forget(self, accepted: Instances) -> None:
+        """Keep only what was not accepted."""
+        if self.result is None:
+            return
+        objects, gone = self.result.objects, {box.tobytes() for box in accepted.boxes}
+        left = [i for i, box in enumerate(objects.boxes) if box.tobytes() not in gone]
+        found = objects.found()
+        rest = Instances.from_patches(objects.shape, [found[i] for i in left], objects.scores[left])
+        self.result = Result(self.result.stack, self.result.view, self.result.frame, rest) if left else None
+        self.show()
+
+    def track(self, text: str, start: int, stop: int, divisions: bool) -> None:
+        """Find every object of the concept on every plane and follow each through the stack."""
+        controller, layers = self._controller, self.layers
+        view = controller.view(tell=True)
+        if view is None or layers is None or controller.location is None:
+            return
+        frame = controller.location.frame(view)
+        shown, others = (layers.boxes(kind, view, frame) for kind in ("examples", "counter-examples"))
+        settings = TrackSettings(find=FindSettings(threshold=self.threshold), divisions=divisions)
+
+        def begin(stack: OpenStack) -> None:
+            visits = partial(stack.session.track, text.strip() or None, shown, others, frame, start, stop, settings)
+            controller.jobs.submit(lambda: None, lambda _: controller.propagation.start(visits, stop - start))
+
+        controller.with_stack(begin)
+
+    def leave(self) -> None:
+        """Forget everything of this image."""
+        self.result = None
+        if self.layers is not None:
+            self.layers.close()
+        self.layers = None

@@ -1,0 +1,102 @@
+"""The group of controls for concepts; it holds no behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QCheckBox,
+    QComboBox,
+    QGridLayout,
+    QGroupBox,
+    QLabel,
+    QPushButton,
+    QTableWidget,
+    QTableWidgetItem,
+    QWidget,
+)
+from superqt import QLabeledDoubleSlider
+
+from napari_segany.core.instances import Instances
+from napari_segany.core.settings import FindSettings
+
+#: Words that are suggested until a model says which it knows.
+SUGGESTIONS = ("nucleus", "cell")
+#: Rows of the table that are filled in; more say nothing to a person.
+MOST_ROWS = 200
+
+
+class FindSection(QGroupBox):
+    """Word, examples, threshold, and the table of what was found."""
+
+    def __init__(self, parent: QWidget) -> None:
+        super().__init__("Find", parent)
+        self.text = QComboBox(self)
+        self.text.setEditable(True)
+        self.text.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        self.text.addItems(SUGGESTIONS)
+        self.text.setToolTip("What to look for; empty to go by examples alone.")
+        self.example = _button("Example", "Drag a box around an object to find more of.")
+        self.counter = _button("Not this", "Drag a box around something that is not meant.")
+        self.run = _button("Find", "Find every object of this kind on the plane on display.")
+        self.threshold = QLabeledDoubleSlider(Qt.Orientation.Horizontal, self)
+        self.threshold.setRange(0.05, 1.0)
+        self.threshold.setValue(FindSettings().threshold)
+        self.threshold.setToolTip("Show objects from this score on; moving it does not ask the model again.")
+        self.table = QTableWidget(0, 3, self)
+        self.table.setHorizontalHeaderLabels(["object", "score", "area"])
+        self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.table.verticalHeader().setVisible(False)
+        self.table.horizontalHeader().setStretchLastSection(True)
+        self.table.setFixedHeight(120)
+        self.accept = _button("Accept all", "Write all objects shown into the labels, as new objects.")
+        self.accept_selected = _button("Accept selected", "Write the objects selected in the table.")
+        self.track = _button("Track", "Find them on every plane of the range below, and follow each through the stack.")
+        self.divisions = QCheckBox("divisions")
+        self.divisions.setToolTip("Tell mothers and daughters; for time, not for depth.")
+        grid = QGridLayout(self)
+        rows: tuple[tuple[QWidget, ...], ...] = (
+            (self.text, self.example, self.counter),
+            (self.run, self.track, self.divisions),
+        )
+        for row, widgets in enumerate(rows):
+            for column, widget in enumerate(widgets):
+                grid.addWidget(widget, row, column)
+        grid.addWidget(QLabel("Score from"), 2, 0)
+        grid.addWidget(self.threshold, 2, 1, 1, 2)
+        grid.addWidget(self.table, 3, 0, 1, 3)
+        grid.addWidget(self.accept, 4, 0, 1, 2)
+        grid.addWidget(self.accept_selected, 4, 2)
+
+    @property
+    def selected_rows(self) -> list[int]:
+        """Rows selected in the table."""
+        return sorted({index.row() for index in self.table.selectedIndexes()})
+
+    def offer_words(self, words: Sequence[str]) -> None:
+        """Suggest words; what the person typed stays."""
+        typed = self.text.currentText()
+        self.text.clear()
+        self.text.addItems(list(words) or SUGGESTIONS)
+        self.text.setEditText(typed)
+
+    def show_found(self, found: Instances | None) -> None:
+        """List objects, the best first."""
+        count = 0 if found is None else min(len(found), MOST_ROWS)
+        self.table.setRowCount(count)
+        for row in range(count):
+            assert found is not None
+            values = (str(row + 1), f"{found.scores[row]:.2f}", str(int(np.count_nonzero(found.patches[row]))))
+            for column, value in enumerate(values):
+                self.table.setItem(row, column, QTableWidgetItem(value))
+        self.setTitle("Find" if found is None else f"Find: {len(found)} objects")
+
+
+def _button(text: str, tip: str) -> QPushButton:
+    button = QPushButton(text)
+    button.setToolTip(tip)
+    return button

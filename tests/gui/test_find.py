@@ -1,0 +1,137 @@
+"""Concepts in the window: words, examples, the threshold, accepting, and tracking through a stack."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_segany import api
+from napari_segany.core.instances import Instances
+from tests.session.test_finding import Islands
+
+
+class Seen(Islands):
+    """Islands of an image, brighter ones with higher scores."""
+
+    words = ("island", "lake")
+
+    def find(self, embedding, described, settings):  # type: ignore[no-untyped-def]
+        found = super().find(embedding, described, settings)
+        scores = [float(embedding.image[y0:y1, x0:x1].max()) / 255 for y0, x0, y1, x1 in found.boxes]
+        keep = [i for i, score in enumerate(scores) if score > settings.threshold]
+        objects = found.found()
+        return Instances.from_patches(found.shape, [objects[i] for i in keep], [scores[i] for i in keep])
+
+
+@pytest.fixture
+def seen(model: Any, monkeypatch: pytest.MonkeyPatch) -> Seen:
+    islands = Seen()
+    monkeypatch.setattr(api, "load_model", lambda *args, **kwargs: islands)
+    return islands
+
+
+def islands(frames: int = 0) -> np.ndarray:
+    image = np.zeros((40, 60), dtype=np.uint8)
+    image[4:12, 5:13], image[20:30, 30:45], image[33:37, 3:9] = 250, 200, 60
+    return image if not frames else np.stack([np.roll(image, 2 * t, axis=1) for t in range(frames)])
+
+
+def find(bench: Any, text: str = "island") -> None:
+    bench.widget.concepts.text.setEditText(text)
+    bench.widget.concepts.run.click()
+    bench.settle()
+
+
+def test_objects_of_a_word_are_shown_and_accepted(open_bench: Any, seen: Seen) -> None:
+    bench = open_bench(islands())
+    find(bench)
+    concepts = bench.widget.concepts
+    assert [concepts.text.itemText(i) for i in range(concepts.text.count())] == ["island", "lake"]
+    assert concepts.table.rowCount() == 2 and concepts.title() == "Find: 2 objects"
+    shown = bench.viewer.layers["Found"].data
+    assert np.array_equal(shown > 0, islands() > 100)
+    concepts.accept.click()
+    bench.settle()
+    assert set(np.unique(bench.output)) == {0, 1, 2}
+    assert not bench.viewer.layers["Found"].data.any()
+    bench.key("U")
+    assert not np.asarray(bench.output).any()
+
+
+def test_the_threshold_sifts_without_asking_again(open_bench: Any, seen: Seen) -> None:
+    bench = open_bench(islands())
+    find(bench)
+    encoded = len(seen.seen)
+    bench.widget.concepts.threshold.setValue(0.1)
+    assert bench.widget.concepts.table.rowCount() == 3
+    bench.widget.concepts.threshold.setValue(0.9)
+    assert bench.widget.concepts.table.rowCount() == 1
+    assert len(seen.seen) == encoded
+    assert (bench.viewer.layers["Found"].data > 0).sum() == 64
+
+
+def test_some_of_the_objects_can_be_accepted(open_bench: Any, seen: Seen) -> None:
+    bench = open_bench(islands())
+    find(bench)
+    bench.widget.concepts.table.selectRow(1)
+    bench.widget.concepts.accept_selected.click()
+    bench.settle()
+    assert np.array_equal(np.asarray(bench.output) > 0, islands() == 200)
+    assert bench.widget.concepts.table.rowCount() == 1
+
+
+def test_examples_are_drawn_on_layers_of_their_own(open_bench: Any, seen: Seen) -> None:
+    bench = open_bench(islands(), scale=(2.0, 2.0), translate=(7.0, 5.0))
+    concepts = bench.widget.concepts
+    concepts.example.click()
+    layer = bench.viewer.layers["Examples"]
+    assert str(layer.mode) == "add_rectangle" and bench.viewer.layers.selection.active is layer
+    layer.add(np.array([(3.5, 4.5), (3.5, 12.5), (11.5, 12.5), (11.5, 4.5)]), shape_type="rectangle")
+    concepts.counter.click()
+    other = np.array([(19.5, 29.5), (19.5, 44.5), (29.5, 44.5), (29.5, 29.5)])
+    bench.viewer.layers["Counter-examples"].add(other, shape_type="rectangle")
+    find(bench, "")
+    assert seen.shown[0].boxes.tolist() == [[4, 5, 12, 13]] and seen.shown[0].negatives.tolist() == [[20, 30, 30, 45]]
+    bench.viewer.layers.remove("Examples")
+    find(bench, "island")
+    assert len(seen.shown[0].boxes) == 0
+
+
+def test_nothing_to_look_for_is_one_sentence(open_bench: Any, seen: Seen, warnings_shown: list[str]) -> None:
+    bench = open_bench(islands())
+    find(bench, " ")
+    assert any("Say what to look for" in sentence for sentence in warnings_shown)
+    bench.widget.concepts.accept.click()
+    assert any("nothing to accept" in sentence for sentence in warnings_shown)
+
+
+def test_nothing_found_says_so(open_bench: Any, seen: Seen, warnings_shown: list[str]) -> None:
+    bench = open_bench(np.zeros((40, 60), dtype=np.uint8))
+    find(bench)
+    assert any("Nothing was found" in sentence for sentence in warnings_shown)
+
+
+def test_models_without_concepts_say_so(open_bench: Any, warnings_shown: list[str]) -> None:
+    bench = open_bench(islands())
+    find(bench)
+    assert any("does not find concepts" in sentence for sentence in warnings_shown)
+
+
+def test_objects_are_tracked_through_the_stack(open_bench: Any, seen: Seen) -> None:
+    bench = open_bench(islands(5))
+    bench.widget.concepts.text.setEditText("island")
+    bench.widget.concepts.track.click()
+    bench.settle()
+    labels = np.asarray(bench.output)
+    assert np.array_equal(labels > 0, islands(5) > 100)
+    assert all(set(np.unique(frame)) == {0, 1, 2} for frame in labels)
+
+
+def test_found_objects_go_with_their_image(open_bench: Any, seen: Seen) -> None:
+    bench = open_bench(islands())
+    find(bench)
+    bench.viewer.layers.remove("image")
+    bench.settle()
+    assert "Found" not in bench.viewer.layers and bench.widget.controller.concepts.result is None
