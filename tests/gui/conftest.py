@@ -52,9 +52,7 @@ class Bench:
         return self.viewer.layers["Segmentation"].data if layer is None else layer.data
 
     def press(self, button: str) -> None:
-        section = next(
-            s for s in (self.widget.prompts, self.widget.concepts, self.widget.propagate) if hasattr(s, button)
-        )
+        section = next(s for s in (self.widget.prompts, self.widget.propagate) if hasattr(s, button))
         getattr(section, button).click()
 
     def click(self, *coords: float) -> None:
