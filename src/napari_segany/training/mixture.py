@@ -127,11 +127,17 @@ class Mixture(IterableDataset[Sample]):
         return [*found, (GENERATED_STACKS, GeneratedStacks(seed + len(KINDS)))]
 
 
-def _real(folder: Path) -> list[Group]:
+def read_examples(folder: Path) -> dict[str, list[Example]]:
+    """Single images and planes of stacks, by the first word of their description."""
     flat: dict[str, list[Example]] = {}
     for modality, items in read_folder(folder).items():
         concept = _concept(modality)
         flat.setdefault(modality.split(",")[0], []).extend(make_example(*item, concept=concept) for item in items)
+    return flat
+
+
+def _real(folder: Path) -> list[Group]:
+    flat = read_examples(folder)
     stacks = [
         [plane for one in found for plane in make_stack(*one, concept=_concept(modality))]
         for modality, found in read_stacks(folder).items()

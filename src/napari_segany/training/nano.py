@@ -1,7 +1,8 @@
 """Train nano from annotated images and generated ones.
 
 ``python -m napari_segany.training.nano --data FOLDER --out FOLDER --minutes 90``
-can be stopped at any time and started again with the same ``--out``.
+can be stopped at any time and started again with the same ``--out``. Words
+come afterwards, see `napari_segany.training.words`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from napari_segany.models.nano.concepts import CONCEPTS
 from napari_segany.models.nano.network import Nano
 from napari_segany.models.nano.prompt_maps import WindowPrompts, render
 from napari_segany.models.nano.weights import save_weights
@@ -85,10 +85,6 @@ def train_step(model: Nano, batch: list[Sample], rng: np.random.Generator) -> tu
     complete = torch.tensor([float(sample.complete) for sample in batch])
     loss = dense_loss(dense[firsts].float(), torch.stack([sample.dense for sample in batch]), complete)
     figures = {"dense": float(loss.detach())}
-    concepts, share = _concept_loss(model, coarse[firsts], batch)
-    loss = loss + concepts
-    if not math.isnan(share):
-        figures["concept"] = share
     single = [(first, s) for first, s in zip(firsts, batch, strict=True) if not s.earlier]
     streams = [(first, s) for first, s in zip(firsts, batch, strict=True) if s.earlier]
     total = sum(len(sample.masks) for sample in batch)
@@ -104,24 +100,6 @@ def train_step(model: Nano, batch: list[Sample], rng: np.random.Generator) -> tu
             loss = loss + part_loss * len(masks) / total
             figures.update({name + key: value for key, value in part_figures.items()})
     return loss, figures
-
-
-def _concept_loss(model: Nano, coarse: Tensor, batch: list[Sample]) -> tuple[Tensor, float]:
-    """Loss of naming the objects of crops whose concept is known, and the share named rightly.
-
-    The features are taken as they are: words must not bend what masks need.
-    """
-    known = [i for i, sample in enumerate(batch) if sample.concept]
-    if not known:
-        return torch.zeros(()), math.nan
-    masks = torch.from_numpy(np.concatenate([batch[i].masks for i in known]))
-    inside = F.avg_pool2d(masks[:, None].float(), 8)[:, 0]
-    rows = np.concatenate([[i] * len(batch[i].masks) for i in known])
-    truth = torch.tensor([CONCEPTS.index(batch[i].concept) for i in rows])
-    logits = model.concepts(model.concepts.codes(coarse.detach()[rows].float(), inside))
-    there = inside.flatten(1).any(dim=1)
-    right = logits[there].argmax(dim=1) == truth[there]
-    return F.cross_entropy(logits[there], truth[there]), float(right.float().mean())
 
 
 def _recall(
