@@ -12,9 +12,11 @@ is (y0, x0, y1, x1), half-open. Importing this module loads neither torch nor Qt
 from napari_segany import samples, training
 from napari_segany.api import (
     Session,
+    download_model,
     embed,
     everything,
     find,
+    import_model,
     list_models,
     load_model,
     segment,
@@ -40,9 +42,11 @@ __all__ = [
     "SeganyError",
     "Session",
     "TrackSettings",
+    "download_model",
     "embed",
     "everything",
     "find",
+    "import_model",
     "list_models",
     "load_model",
     "samples",

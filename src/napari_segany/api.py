@@ -70,6 +70,40 @@ def load_model(name: str | Path = DEFAULT_MODEL, device: str = "auto", dtype: st
     return registry.load_model(name, device=device, dtype=dtype)
 
 
+def download_model(
+    name: str, token: str | None = None, progress: Callable[[int, int], bool | None] | None = None
+) -> Path:
+    """Fetch the weights of a registered model from its publisher, resuming where an earlier attempt stopped.
+
+    Parameters
+    ----------
+    name : str
+    token : str, optional
+        Of an account that has agreed to the licence, for gated models; the variable ``HF_TOKEN`` by default.
+    progress : callable, optional
+        Called with (bytes done, bytes in all); stops the download by returning False.
+
+    Raises
+    ------
+    UnknownModelError, DownloadError
+    """
+    from napari_segany.models import registry
+
+    return registry.download_model(name, token, progress)
+
+
+def import_model(path: str | Path, name: str | None = None) -> ModelInfo:
+    """Check a checkpoint file and keep a copy of it under a name.
+
+    Raises
+    ------
+    CheckpointError, StorageError
+    """
+    from napari_segany.models import registry
+
+    return registry.import_model(Path(path), name)
+
+
 @lru_cache(maxsize=1)
 def _default_model() -> ImageModel:
     return load_model(DEFAULT_MODEL)

@@ -278,6 +278,27 @@ def models_list(as_json: AsJson = False) -> None:
         print(f"{info.name:22} {info.family:11} {info.size / 1e6:6.0f} MB  {info.licence:14} {state}")
 
 
+@models_app.command("download")
+def models_download(
+    name: Annotated[str, typer.Argument(help="registered name, see segany models list")],
+    token: Annotated[str | None, typer.Option(help="access token for gated models; HF_TOKEN by default")] = None,
+) -> None:
+    """Fetch the weights of a model from its publisher; a broken download goes on where it stopped."""
+    show = _progress("bytes:")
+    print(api.download_model(name, token, lambda done, total: show(done, total)))
+
+
+@models_app.command("import")
+def models_import(
+    path: Annotated[Path, typer.Argument(help="checkpoint: .pt, .pth or .safetensors")],
+    name: Annotated[str | None, typer.Option(help="name to load it by; the file's by default")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a checkpoint and keep it under a name."""
+    info = api.import_model(path, name)
+    _report({"name": info.name, "family": info.family, "capabilities": sorted(info.capabilities)}, as_json)
+
+
 @app.command()
 def demo(
     image: Annotated[Path | None, typer.Argument(help="a stack of your own; generated nuclei by default")] = None,

@@ -36,5 +36,9 @@ class StorageError(SeganyError, OSError):
     """Reading or writing labels, sessions or embeddings failed."""
 
 
+class DownloadError(SeganyError, OSError):
+    """Weights could not be fetched."""
+
+
 class InsufficientMemoryError(SeganyError, MemoryError):
     """The smallest part of the work does not fit into the memory."""

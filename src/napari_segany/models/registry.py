@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from napari_segany.core.errors import UnknownModelError
+from napari_segany.core.errors import StorageError, UnknownModelError
 from napari_segany.core.protocols import ImageModel, ModelInfo
+
+if TYPE_CHECKING:
+    from napari_segany.models.download import Progress
 
 SAM = "https://dl.fbaipublicfiles.com/segment_anything/"
 SAM2 = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
 BIOIMAGE = "https://uk1s3.embassy.ebi.ac.uk/public-datasets/bioimage.io/"
 MIB = 1_000_000
+#: Endings of weight files, the preferred first.
+SUFFIXES = (".safetensors", ".pth", ".pt")
 
 
 #: What families can do beyond single images.
@@ -51,6 +60,10 @@ REGISTERED = [
 ]
 
 
+#: Beginnings of checksums that publishers state, by name.
+SHA256 = {"sam-vit-b": "01ec64", "sam-vit-l": "0b3195", "sam-vit-h": "4b8939"}
+
+
 def models_folder() -> Path:
     """Where downloaded models lie: ``SEGANY_CACHE``, or the user's cache folder."""
     from platformdirs import user_cache_path
@@ -60,25 +73,76 @@ def models_folder() -> Path:
 
 
 def _installed_file(info: ModelInfo) -> Path | None:
-    for suffix in (".safetensors", ".pth", ".pt"):
+    for suffix in SUFFIXES:
         path = models_folder() / (info.name + suffix)
         if path.exists():
             return path
     return None
 
 
+def _place(info: ModelInfo) -> Path:
+    return models_folder() / (info.name + (Path(urlsplit(info.url).path).suffix or ".pt"))
+
+
+def download_model(name: str, token: str | None = None, progress: Progress | None = None) -> Path:
+    """Fetch the weights of a registered model; see `napari_segany.models.download.download`."""
+    from napari_segany.models.download import download
+
+    info = next((info for info in REGISTERED if info.name == name and info.url), None)
+    if info is None:
+        known = ", ".join(info.name for info in REGISTERED if info.url)
+        raise UnknownModelError(f'There is nothing to download for "{name}"; models to download are {known}.')
+    found = _installed_file(info)
+    token = token or os.environ.get("HF_TOKEN")
+    return found or download(info.url, _place(info), SHA256.get(name, ""), token if info.gated else None, progress)
+
+
+def import_model(path: Path, name: str | None = None) -> ModelInfo:
+    """Check a checkpoint and copy it to where models are kept, so that it can be loaded by name.
+
+    Raises
+    ------
+    CheckpointError
+        See `load_model`.
+    StorageError
+        The name is taken, or the copy failed.
+    """
+    name = name or path.stem
+    model = load_model(path)
+    if any(info.name == name for info in list_models()):
+        raise StorageError(f'There is a model "{name}" already; give another name.')
+    if not name or Path(name).name != name:
+        raise StorageError(f'"{name}" is no name for a model; use letters, digits, - and _.')
+    place = models_folder() / (name + path.suffix)
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        part = place.with_name(place.name + ".part")
+        shutil.copyfile(path, part)
+        part.replace(place)
+        place.with_suffix(".json").write_text(json.dumps({"family": model.family}))
+    except OSError as error:
+        raise StorageError(f"{path} cannot be copied to {place.parent}: {error.strerror or error}.") from error
+    return next(info for info in list_models() if info.name == name)
+
+
 def list_models() -> list[ModelInfo]:
     """List every registered model and whether its weights are on this computer."""
     listed = [replace(info, installed=not info.url or _installed_file(info) is not None) for info in REGISTERED]
-    return listed + _adapted()
+    return listed + _own()
 
 
-def _adapted() -> list[ModelInfo]:
-    """Models that people have taught on this computer; see `napari_segany.training.fit`."""
+def _own() -> list[ModelInfo]:
+    """Models that people have taught (see `napari_segany.training.fit`) or imported on this computer."""
     names = {info.name for info in REGISTERED}
-    files = sorted(path for path in models_folder().glob("*.safetensors") if path.stem not in names)
-    can = frozenset({"image", *CAPABILITIES["nano"]})
-    return [ModelInfo(path.stem, "nano", can, path.stat().st_size, "your own", True, False) for path in files]
+    found = []
+    for path in sorted(models_folder().glob("*")):
+        if path.suffix not in SUFFIXES or path.stem in names or path.name.startswith("."):
+            continue
+        note = path.with_suffix(".json")
+        family = json.loads(note.read_text())["family"] if note.exists() else "nano"
+        can = frozenset({"image", *CAPABILITIES.get(family, ())})
+        found.append(ModelInfo(path.stem, family, can, path.stat().st_size, "your own", True, False))
+    return found
 
 
 def load_model(name: str | Path, device: str = "auto", dtype: str = "auto") -> ImageModel:
@@ -88,9 +152,9 @@ def load_model(name: str | Path, device: str = "auto", dtype: str = "auto") -> I
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)
     info = next((info for info in REGISTERED if info.name == str(name)), None)
-    taught = models_folder() / f"{name}.safetensors"
-    if info is None and not Path(name).exists() and taught.exists():
-        name = taught
+    if info is None and not Path(name).exists():
+        own = [models_folder() / f"{name}{suffix}" for suffix in SUFFIXES]
+        name = next((path for path in own if path.exists()), name)
     if info is not None and not info.url:
         from napari_segany.models.nano.weights import load_nano
 
@@ -101,11 +165,10 @@ def load_model(name: str | Path, device: str = "auto", dtype: str = "auto") -> I
         raise UnknownModelError(f'There is no model or file "{name}"; registered models are {known}.')
     if path is None:
         assert info is not None
-        ending = Path(info.url).suffix or ".pt"
-        agreement = " (its publisher asks you to log in and agree to a licence)" if info.gated else ""
+        agreement = ", after agreeing to its publisher's licence there" if info.gated else ""
         raise UnknownModelError(
-            f'The weights of "{info.name}" are not on this computer: get them from {info.url}{agreement} and save '
-            f"them as {models_folder() / (info.name + ending)}."
+            f'The weights of "{info.name}" are not on this computer: run "segany models download {info.name}"'
+            f" or get them from {info.url}{agreement} and save them as {_place(info)}."
         )
     return _load_checkpoint(path, where, precision, info)
 

@@ -1,0 +1,160 @@
+"""Fetching weights from a local server that breaks off, refuses, lies and waits."""
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+import napari_segany as segany
+from napari_segany.core.errors import CheckpointError, DownloadError, StorageError, UnknownModelError
+from napari_segany.models import registry
+from napari_segany.models.download import download
+
+CONTENT = bytes(range(256)) * 20_000
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Server(ThreadingHTTPServer):
+    """Serves CONTENT; what it does wrong can be set."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.cut_after, self.ranges, self.asked, self.token = 0, True, [], ""
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/model.pt"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        given = self.headers.get("Range", "")
+        self.server.asked.append(given)
+        if self.path == "/gone":
+            self.send_error(404)
+        elif self.server.token and self.headers.get("Authorization") != f"Bearer {self.server.token}":
+            self.send_error(401)
+        else:
+            self._send(given)
+
+    def _send(self, given: str) -> None:
+        start = int(given.removeprefix("bytes=").rstrip("-")) if given and self.server.ranges else 0
+        if start >= len(CONTENT):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - start))
+        self.end_headers()
+        stop = self.server.cut_after or len(CONTENT)
+        self.wfile.write(CONTENT[start:stop])
+        if stop < len(CONTENT):
+            self.connection.close()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    served = Server()
+    thread = threading.Thread(target=served.serve_forever, daemon=True)
+    thread.start()
+    yield served
+    served.shutdown()
+    served.server_close()
+
+
+def test_a_file_arrives_whole_and_is_not_asked_for_again(server: Server, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    path = download(server.url, tmp_path / "deep" / "m.pt", DIGEST, progress=lambda *both: told.append(both))
+    assert path.read_bytes() == CONTENT and told[-1] == (len(CONTENT), len(CONTENT))
+    download(server.url, path, DIGEST)
+    assert len(server.asked) == 1
+    assert {one.name for one in path.parent.iterdir()} <= {"m.pt", "m.pt.lock"}
+
+
+@pytest.mark.parametrize("ranges", [True, False], ids=["resumed", "server-starts-over"])
+def test_a_broken_download_goes_on(server: Server, tmp_path: Path, ranges: bool) -> None:
+    server.cut_after, path = 3_000_000, tmp_path / "m.pt"
+    with pytest.raises(DownloadError, match="try again"):
+        download(server.url, path, DIGEST)
+    assert not path.exists() and 0 < (tmp_path / "m.pt.part").stat().st_size <= 3_000_000
+    server.cut_after, server.ranges = 0, ranges
+    assert download(server.url, path, DIGEST).read_bytes() == CONTENT
+    assert server.asked[-1].startswith("bytes=")
+
+
+def test_a_part_that_is_whole_already_is_fetched_anew(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "m.pt.part").write_bytes(b"x" * len(CONTENT))
+    assert download(server.url, tmp_path / "m.pt", DIGEST).read_bytes() == CONTENT
+
+
+def test_another_file_is_thrown_away(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="not the file expected"):
+        download(server.url, tmp_path / "m.pt", "0123")
+    assert [path.suffix for path in tmp_path.iterdir()] in ([".lock"], [])
+
+
+def test_a_download_can_be_stopped_and_goes_on(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="was stopped"):
+        download(server.url, tmp_path / "m.pt", progress=lambda done, total: False)
+    assert download(server.url, tmp_path / "m.pt", DIGEST).read_bytes() == CONTENT
+
+
+def test_gated_files_want_a_token(server: Server, tmp_path: Path) -> None:
+    server.token = "secret"
+    with pytest.raises(DownloadError, match="agree to the licence"):
+        download(server.url, tmp_path / "m.pt")
+    assert download(server.url, tmp_path / "m.pt", DIGEST, token="secret").exists()
+
+
+def test_refusals_are_one_sentence(server: Server, tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="no file"):
+        download(server.url.replace("model.pt", "gone"), tmp_path / "m.pt")
+    with pytest.raises(DownloadError, match="over https only"):
+        download("http://example.org/m.pt", tmp_path / "m.pt")
+    with pytest.raises(DownloadError, match="broke off"):
+        download("http://127.0.0.1:9/m.pt", tmp_path / "m.pt")
+
+
+def test_two_at_once_fetch_it_once(server: Server, tmp_path: Path) -> None:
+    threads = [threading.Thread(target=download, args=(server.url, tmp_path / "m.pt", DIGEST)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(server.asked) == 1 and (tmp_path / "m.pt").read_bytes() == CONTENT
+
+
+def test_registered_models_are_put_where_they_are_looked_for(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SEGANY_CACHE", str(tmp_path))
+    info = next(info for info in registry.REGISTERED if info.name == "mobile-sam")
+    monkeypatch.setattr(registry, "REGISTERED", [type(info)(**{**vars(info), "url": server.url})])
+    path = segany.download_model("mobile-sam")
+    assert path == tmp_path / "models" / "mobile-sam.pt"
+    assert segany.download_model("mobile-sam") == path and len(server.asked) == 1
+    with pytest.raises(UnknownModelError, match="nothing to download"):
+        segany.download_model("nano")
+
+
+def test_checkpoints_are_imported_under_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGANY_CACHE", str(tmp_path / "cache"))
+    source = Path(registry.__file__).parent / "nano" / "nano.safetensors"
+    info = segany.import_model(source, "mine")
+    assert (info.name, info.family, info.installed) == ("mine", "nano", True)
+    assert segany.load_model("mine", device="cpu").name == "mine"
+    with pytest.raises(StorageError, match="already"):
+        segany.import_model(source, "mine")
+    with pytest.raises(StorageError, match="no name"):
+        segany.import_model(source, "../mine")
+    (tmp_path / "junk.pt").write_bytes(b"junk")
+    with pytest.raises(CheckpointError):
+        segany.import_model(tmp_path / "junk.pt")
+    assert {info.name for info in segany.list_models() if info.licence == "your own"} == {"mine"}
