@@ -92,6 +92,22 @@ def everything_quality(model, folder: Path, items: list[dict]) -> dict[str, floa
     return {modality: round(float(np.mean(values)), 4) for modality, values in found.items()}
 
 
+def find_quality(model, folder: Path, items: list[dict]) -> dict[str, dict[str, float]]:
+    """Mean AP at IoU 0.5 per modality of "nucleus", and of boxes around three objects."""
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for item in items:
+        image, labels = imread(folder / item["image"]), imread(folder / item["labels"])
+        embedding, into = model.embed(image), found[item["modality"].split(",")[0]]
+        ids = np.random.default_rng(0).permutation(np.unique(labels)[1:])[:3]
+        boxes = [bounding_box(labels == object_id) for object_id in ids]
+        for name, asked in (("word", {"text": "nucleus"}), ("examples", {"exemplars": boxes})):
+            into[name].append(average_precision(segany.find(embedding, model=model, **asked).labels, labels))
+    return {
+        modality: {name: round(float(np.mean(values)), 4) for name, values in into.items()}
+        for modality, into in found.items()
+    }
+
+
 def propagation_quality(model, folder: Path, items: list[dict], objects: int = 12) -> dict[str, dict[str, float]]:
     """Mean IoU over the other planes of each object, and the share of planes with the right identity."""
     result = {}
@@ -135,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--model", default="nano")
-    parser.add_argument("--parts", default="prompts,everything,propagation")
+    parser.add_argument("--parts", default="prompts,everything,find,propagation")
     parser.add_argument("--limit", type=int, help="only the first images")
     args = parser.parse_args()
     items = [item for item in json.loads((args.folder / "index.json").read_text()) if "labels" in item]
@@ -147,6 +163,8 @@ def main() -> None:
         report["prompts"] = prompts_quality(model, args.folder, flat)
     if "everything" in args.parts:
         report["everything AP@0.5"] = everything_quality(model, args.folder, flat)
+    if "find" in args.parts:
+        report["find AP@0.5"] = find_quality(model, args.folder, flat)
     if "propagation" in args.parts:
         report["propagation"] = propagation_quality(model, args.folder, stacks)
     print(json.dumps(report, indent=2))

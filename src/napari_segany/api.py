@@ -296,6 +296,13 @@ def _checked(image: np.ndarray | Embedding) -> tuple[np.ndarray | Embedding, tup
     return array, (array.shape[0], array.shape[1])
 
 
+def train_nano(data: Path | None, out: Path, minutes: float) -> Path:
+    """Train nano; see `napari_segany.training.train_nano`."""
+    from napari_segany import training
+
+    return training.train_nano(data, out, minutes)
+
+
 def open_stack(
     stack: Any, axis: int | str = 0, axes: str | None = None, index: Mapping[str, int] | None = None
 ) -> Frames:

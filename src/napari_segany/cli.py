@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 models_app = typer.Typer(no_args_is_help=True, help="The models that can be used.")
 app.add_typer(models_app, name="models")
+train_app = typer.Typer(help="Train models.", no_args_is_help=True)
+app.add_typer(train_app, name="train")
 
 Image = Annotated[Path, typer.Argument(help="zarr array, OME-Zarr image, TIFF, PNG or JPEG")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="where the labels go; .zarr, .tif or .png")]
@@ -297,6 +299,18 @@ def models_import(
     """Check a checkpoint and keep it under a name."""
     info = api.import_model(path, name)
     _report({"name": info.name, "family": info.family, "capabilities": sorted(info.capabilities)}, as_json)
+
+
+@train_app.command("nano")
+def train_nano(
+    output: Annotated[Path, typer.Option("--output", "-o", help="folder for checkpoints, the log and the weights")],
+    data: Annotated[
+        Path | None, typer.Option(help="folder of annotated images with an index.json; without, generated ones only")
+    ] = None,
+    minutes: Annotated[float, typer.Option(help="time in which to train; the longer the better")] = 90.0,
+) -> None:
+    """Train the small model; stopped, it goes on when it is started again with the same output."""
+    print(api.train_nano(data, output, minutes))
 
 
 @app.command()

@@ -142,3 +142,16 @@ def test_a_short_training_learns_and_can_be_taken_up_again(tmp_path: Path) -> No
     second = torch.load(tmp_path / "out" / "last.pt", weights_only=True)
     assert 0 < first["step"] < second["step"] and first["elapsed"] < second["elapsed"]
     assert registry.load_model(tmp_path / "out" / "nano.safetensors", device="cpu").family == "nano"
+
+
+def test_words_are_learned_from_features_that_stay(tmp_path: Path) -> None:
+    from napari_segany.models.nano.concepts import CONCEPTS, ConceptHead
+    from napari_segany.models.nano.weights import load_nano
+    from napari_segany.training.words import train_words
+
+    torch.manual_seed(0)
+    network = load_nano(torch.device("cpu"), torch.float32).network
+    network.concepts = ConceptHead(network.config.coarse)
+    before = network.encoder.to_coarse.weight.clone()
+    assert train_words(None, network, crops=150, epochs=30) > 1.5 / len(CONCEPTS)
+    assert torch.equal(network.encoder.to_coarse.weight, before)

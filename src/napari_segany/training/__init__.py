@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
 
     from napari_segany.core.protocols import ImageModel
@@ -60,3 +62,30 @@ def fit(
     from napari_segany.training.adapt import adapt
 
     return adapt(images, labels, base, name, steps, crops, learning_rate, seed, progress)
+
+
+def train_nano(data: Path | None, out: Path, minutes: float, word_crops: int = 3000, seed: int = 0) -> Path:
+    """Train nano from the start, or go on where an earlier run with the same `out` stopped.
+
+    Parameters
+    ----------
+    data : folder of annotated images with an ``index.json``, or None for generated images alone
+    out : folder for checkpoints, the log and the weights
+    minutes : float
+        Wall-clock time over which the learning rate falls to zero.
+    word_crops : int
+        Crops from which words are learned afterwards.
+    seed : int
+
+    Returns
+    -------
+    path of the weight file, which `load_model` opens
+    """
+    from napari_segany.models.nano.weights import save_weights
+    from napari_segany.training.nano import TrainingConfig, train
+    from napari_segany.training.words import train_words
+
+    network = train(data, out, TrainingConfig(minutes=minutes, seed=seed))
+    train_words(data, network, word_crops, seed=seed)
+    save_weights(network, out / "nano.safetensors")
+    return out / "nano.safetensors"

@@ -103,8 +103,8 @@ class Window:
         return image, cut[0, 0].numpy().astype(np.int32)
 
 
-def draw_window(example: Example, rng: np.random.Generator, side: int) -> Window:
-    """Place a window around a random object."""
+def draw_window(example: Example, rng: np.random.Generator, side: int, sizes: tuple[float, float] = SIZES) -> Window:
+    """Place a window around a random object, at a zoom at which it has one of these sizes."""
     ids = np.unique(example.labels[0])
     ids = ids[ids > 0]
     if len(ids):
@@ -113,7 +113,7 @@ def draw_window(example: Example, rng: np.random.Generator, side: int) -> Window
         extent = float(max(np.ptp(rows), np.ptp(cols)) + 1)
     else:
         centre, extent = np.array(example.labels[0].shape) * rng.random(2), 40.0
-    size = np.exp(rng.uniform(*np.log(SIZES)))
+    size = np.exp(rng.uniform(*np.log(sizes)))
     # Not so far away that the crop is mostly outside the image.
     zoom = float(np.clip(size / extent, 0.6 * side / max(example.labels[0].shape), 8.0))
     level = int(np.clip(np.floor(-np.log2(zoom) + 0.5), 0, len(example.images) - 1))
@@ -244,6 +244,7 @@ def samples(
     prompts: int,
     looks: float = 1.0,
     streams: float = 0.0,
+    sizes: tuple[float, float] = SIZES,
 ) -> Iterator[Sample]:
     """Endless stream of samples.
 
@@ -260,13 +261,15 @@ def samples(
         Share of the crops whose look is changed.
     streams : float
         Share of the crops that come with two earlier frames.
+    sizes : pair of float
+        Shortest and longest side that the chosen object has in its crop, pixels.
     """
     rng = np.random.default_rng(seed)
     weights = np.array([weight for weight, _ in groups]) / sum(weight for weight, _ in groups)
     while True:
         group = groups[rng.choice(len(groups), p=weights)][1]
         example = group[int(rng.integers(len(group)))]
-        window = draw_window(example, rng, side)
+        window = draw_window(example, rng, side, sizes)
         image, labels = window.cut(example)
         frames = [(image, labels)]
         if example.neighbours or rng.random() < streams:

@@ -12,7 +12,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -24,6 +23,11 @@ from napari_segany.models.nano.weights import load_nano, save_weights
 from napari_segany.training.crops import Sample, samples
 from napari_segany.training.mixture import GENERATED_CONCEPTS, Generated, Group, read_examples
 from napari_segany.training.nano import normalise
+
+#: Sides of objects, about those at which nano looks at them.
+SIZES = (50.0, 100.0)
+CROPS_AT_ONCE, OBJECTS_AT_ONCE = 10, 256
+LEARNING_RATE, DROPOUT = 2e-3, 0.2
 
 
 class Named(IterableDataset[Sample]):
@@ -48,39 +52,53 @@ class Named(IterableDataset[Sample]):
                 for concept in {example.concept for example in examples}:
                     by_concept[concept].append((1.0, [one for one in examples if one.concept == concept]))
         groups = [(1 / len(own), examples) for own in by_concept.values() for _, examples in own]
-        return samples(groups, self.seed, WINDOW, prompts=6, looks=0.5)
+        return samples(groups, self.seed, WINDOW, prompts=6, looks=0.2, sizes=SIZES)
 
 
-def concept_loss(model: Nano, batch: list[Sample]) -> tuple[Tensor, float]:
-    """Loss of naming the objects of a batch, and the share that is named rightly."""
-    images = torch.stack([normalise(sample.image) for sample in batch])
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        coarse = model.encoder(images)[1].float()
-    inside = F.avg_pool2d(torch.from_numpy(np.concatenate([sample.masks for sample in batch]))[:, None].float(), 8)
-    rows = np.concatenate([[i] * len(sample.masks) for i, sample in enumerate(batch)])
-    truth = torch.tensor([CONCEPTS.index(batch[i].concept) for i in rows])
-    logits = model.concepts(model.concepts.codes(coarse[rows], inside[:, 0]))
-    return F.cross_entropy(logits, truth), float((logits.argmax(dim=1) == truth).float().mean())
+def collect(data: Path | None, model: Nano, crops: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Pooled features of objects (N, F), what they are (N,), and the crop they are from (N,)."""
+    loader = DataLoader(Named(data, seed), CROPS_AT_ONCE, num_workers=1, collate_fn=list, prefetch_factor=4)
+    pooled, truth, origin = [], [], []
+    for number, batch in zip(range(-(-crops // CROPS_AT_ONCE)), loader, strict=False):
+        images = torch.stack([normalise(sample.image) for sample in batch])
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            coarse = model.encoder(images)[1].float()
+        for i, sample in enumerate(batch):
+            inside = F.avg_pool2d(torch.from_numpy(sample.masks)[:, None].float(), 8)[:, 0]
+            pooled.append(model.concepts.pool(coarse[i].expand(len(inside), -1, -1, -1), inside))
+            truth += [CONCEPTS.index(sample.concept)] * len(inside)
+            origin += [number * CROPS_AT_ONCE + i] * len(inside)
+        if number % 25 == 0:
+            print(f"{len(pooled)} of {crops} crops", flush=True)
+    return torch.cat(pooled), torch.tensor(truth), torch.tensor(origin)
 
 
-def train_words(data: Path | None, model: Nano, steps: int, seed: int = 0, learning_rate: float = 2e-3) -> list[float]:
-    """Train the concept head in place; the share named rightly on each step."""
-    model.eval().requires_grad_(False)
-    model.concepts.train().requires_grad_(True)
-    optimiser = torch.optim.AdamW(model.concepts.parameters(), lr=learning_rate, weight_decay=0.01)
-    loader = DataLoader(Named(data, seed), 10, num_workers=1, collate_fn=list, prefetch_factor=4)
-    right = []
-    for step, batch in zip(range(steps), loader, strict=False):
+def train_words(data: Path | None, model: Nano, crops: int = 3000, epochs: int = 60, seed: int = 0) -> float:
+    """Train the concept head in place.
+
+    Returns
+    -------
+    share of the objects named rightly on the tenth of the crops that was kept back
+    """
+    pooled, truth, origin = collect(data, model.eval().requires_grad_(False), crops, seed)
+    head = model.concepts.train().requires_grad_(True)
+    kept_back = origin % 10 == 9
+    learned = (~kept_back).nonzero()[:, 0]
+    optimiser = torch.optim.AdamW(head.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
+    generator = torch.Generator().manual_seed(seed)
+    for epoch in range(epochs):
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
-        loss, share = concept_loss(model, batch)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        right.append(share)
-        if (step + 1) % 25 == 0:
-            print(f"step {step + 1} of {steps}: {np.mean(right[-25:]):.3f} named rightly", flush=True)
-    return right
+            group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+        for part in learned[torch.randperm(len(learned), generator=generator)].split(OBJECTS_AT_ONCE):
+            # A crop is one sample, however many of its objects are asked for: features of some are left out.
+            loss = F.cross_entropy(head(head.encode(F.dropout(pooled[part], DROPOUT))), truth[part])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    head.eval().requires_grad_(False)
+    with torch.no_grad():
+        named = head(head.encode(pooled[kept_back])).argmax(dim=1)
+    return float((named == truth[kept_back]).float().mean())
 
 
 def main() -> None:
@@ -88,11 +106,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="folder of annotated images with an index.json")
     parser.add_argument("--weights", type=Path, required=True, help="weight file of nano, which is changed")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--crops", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     network = load_nano(torch.device("cpu"), torch.float32, args.weights).network
-    train_words(args.data, network, args.steps, args.seed)
+    print(f"{train_words(args.data, network, args.crops, seed=args.seed):.3f} named rightly")
     save_weights(network, args.weights)
 
 

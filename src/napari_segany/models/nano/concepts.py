@@ -30,7 +30,7 @@ CODE = 48
 
 
 class ConceptHead(nn.Module):
-    """Mean features inside a mask, around it and over the window, to a code and to logits of `CONCEPTS`.
+    """Features inside a mask, around it and over the window, to a code and to logits of `CONCEPTS`.
 
     Parameters
     ----------
@@ -39,7 +39,8 @@ class ConceptHead(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(3 * channels, 2 * CODE)
+        self.norm = nn.LayerNorm(4 * channels)
+        self.hidden = nn.Linear(4 * channels, 2 * CODE)
         self.code = nn.Linear(2 * CODE, CODE)
         self.words = nn.Linear(CODE, len(CONCEPTS))
 
@@ -57,6 +58,15 @@ class ConceptHead(nn.Module):
         -------
         (P, CODE)
         """
+        return self.encode(self.pool(coarse, inside))
+
+    def encode(self, pooled: Tensor) -> Tensor:
+        """(P, 4 * C) of `pool` to codes (P, CODE)."""
+        return self.code(F.relu(self.hidden(self.norm(pooled))))
+
+    @staticmethod
+    def pool(coarse: Tensor, inside: Tensor) -> Tensor:
+        """Means inside, around and over the window, and spread over the window, (P, 4 * C); see `codes`."""
         inside = inside.to(coarse.dtype)
         around = (F.max_pool2d(inside[:, None], 5, stride=1, padding=2)[:, 0] - inside).clamp(min=0)
         everywhere = torch.ones_like(inside)
@@ -64,7 +74,8 @@ class ConceptHead(nn.Module):
             torch.einsum("phw,pchw->pc", where, coarse) / (where.sum(dim=(1, 2))[:, None] + 1e-3)
             for where in (inside, around, everywhere)
         ]
-        return self.code(F.relu(self.hidden(torch.cat(means, dim=1))))
+        means.append(coarse.float().std(dim=(2, 3)).to(coarse.dtype))
+        return torch.cat(means, dim=1)
 
     def forward(self, codes: Tensor) -> Tensor:
         """(P, CODE) to logits (P, len(CONCEPTS)); an object is one of them."""

@@ -103,7 +103,9 @@ def _meant(model: NanoModel, codes: Tensor, sizes: np.ndarray, described: Descri
     """How likely each object is meant, (P,) in 0-1."""
     likely: np.ndarray = np.ones(len(codes))
     if described.word is not None:
-        words = model.network.concepts(codes.to(model.dtype)).float().softmax(dim=1)
+        words = model.network.concepts(codes.to(model.dtype)).float().log_softmax(dim=1)
+        # Objects of one image are mostly of one kind, and together easier to name than alone.
+        words = (words + words.mean(dim=0)).softmax(dim=1)
         # Certain where the word is the likeliest, so that unsure names do not cost clear objects.
         likely = likely * (words[:, described.word] / words.amax(dim=1)).cpu().numpy()
     unit = F.normalize(codes, dim=1)
