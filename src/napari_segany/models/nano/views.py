@@ -14,6 +14,8 @@ from napari_segany.models.nano.network import WINDOW
 
 #: Longest side, in pixels of the level, that an object should have in the window.
 COMFORTABLE_SIZE = 72.0
+#: The same where a box says how large it is: then more of its surroundings help more than finer cells.
+BOXED_SIZE = 48.0
 #: Level that enlarges the image most.
 FINEST_LEVEL = -3
 #: Levels at which a click, which does not tell the size of its object, is looked at first.
@@ -59,9 +61,9 @@ class View:
         return LogitsGrid(image_shape, (starts[0], starts[1]), matrices[0], matrices[1])
 
 
-def comfortable_level(size: float, coarsest: int) -> int:
-    """Level at which an object of `size` image pixels is of a comfortable size."""
-    return min(max(round(math.log2(max(size, 1.0) / COMFORTABLE_SIZE)), FINEST_LEVEL), coarsest)
+def comfortable_level(size: float, coarsest: int, wanted: float = COMFORTABLE_SIZE) -> int:
+    """Level at which an object of `size` image pixels is of the `wanted` size."""
+    return min(max(round(math.log2(max(size, 1.0) / wanted)), FINEST_LEVEL), coarsest)
 
 
 def view_of(prompt: Prompt, coarsest: int) -> View | None:
@@ -72,7 +74,8 @@ def view_of(prompt: Prompt, coarsest: int) -> View | None:
         y0, x0, y1, x1 = bounding_box(prompt.mask > 0)
     else:
         return None
-    return View.at(((y0 + y1) / 2, (x0 + x1) / 2), comfortable_level(max(y1 - y0, x1 - x0), coarsest))
+    wanted = COMFORTABLE_SIZE if prompt.box is None else BOXED_SIZE
+    return View.at(((y0 + y1) / 2, (x0 + x1) / 2), comfortable_level(max(y1 - y0, x1 - x0), coarsest, wanted))
 
 
 def search_views(prompt: Prompt, coarsest: int) -> list[View]:
