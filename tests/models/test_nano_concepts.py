@@ -27,7 +27,7 @@ def shipped() -> NanoModel:
 
 @pytest.mark.parametrize(
     ("kind", "seed", "word"),
-    [("nuclei", 5, "nuclei"), ("histology", 4, "nucleus"), ("cells", 0, "membrane-bound cell")],
+    [("nuclei", 5, "nuclei"), ("histology", 4, "nucleus"), ("cells", 0, "membrane-bound cells")],
 )
 def test_objects_of_a_word_are_found(shipped: NanoModel, kind: str, seed: int, word: str) -> None:
     image, truth = segany.samples.image(kind, seed=seed)
