@@ -1,6 +1,7 @@
 """SAM 3: parity with transformers at random weights, published keys, and the family's conformance."""
 
 import sys
+from dataclasses import replace
 from math import ceil, floor
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,12 +13,15 @@ from torch.nn import functional as F
 from transformers import Sam3TrackerVideoInferenceSession
 from transformers.models.sam3_video import configuration_sam3_video, modeling_sam3_video
 
+from napari_segany.core.concepts import Examples
+from napari_segany.core.errors import CheckpointError, UnsupportedError
+from napari_segany.core.settings import FindSettings
 from napari_segany.models.sam2.network import Sam2Config
 from napari_segany.models.sam3.geometry import roi_align
 from napari_segany.models.sam3.layouts import LAYOUTS, from_published, from_transformers
 from napari_segany.models.sam3.network import Sam3, Sam3Config, build_sam3, no_boxes
-from napari_segany.models.sam3.predictor import Sam3Embedding, Sam3Model
-from tests.models.conformance import ImageModelConformance
+from napari_segany.models.sam3.predictor import Sam3Embedding, Sam3Model, joint_scores
+from tests.models.conformance import ImageModelConformance, picture
 from tests.models.test_sam2 import as_prompt, clicks, published_keys, relative
 
 CPU = torch.device("cpu")
@@ -30,7 +34,7 @@ NUMBERS = Sam3Config(
         attention_hidden=48, attention_depth=2, memory_hidden=40, max_prompted=2,
     ),
     width=64, depth=3, heads=4, hidden=96, window=6, learned=6, global_blocks=(1,),
-    text_width=48, text_depth=2, text_heads=4, text_hidden=80, vocabulary=100, text_length=10,
+    text_width=48, text_depth=2, text_heads=4, text_hidden=80, vocabulary=49408, text_length=10,
     detector_heads=4, detector_hidden=72, geometry_depth=2, fusion_depth=2, query_depth=3, queries=13,
 )  # fmt: skip
 
@@ -84,7 +88,7 @@ def oracle() -> modeling_sam3_video.Sam3VideoModel:
             "model_type": "clip_text_model", "vocab_size": n.vocabulary, "hidden_size": n.text_width,
             "intermediate_size": n.text_hidden, "projection_dim": 20, "num_hidden_layers": n.text_depth,
             "num_attention_heads": n.text_heads, "max_position_embeddings": n.text_length, "hidden_act": "gelu",
-            "eos_token_id": 99,
+            "eos_token_id": 49407,
         },
         "geometry_encoder_config": {**layers, "num_layers": n.geometry_depth},
         "detr_encoder_config": {**layers, "num_layers": n.fusion_depth},
@@ -163,7 +167,7 @@ def embedding(ours: Sam3Model, pixels: torch.Tensor) -> Sam3Embedding:
         return Sam3Embedding((SIDE, SIDE), ours.name, *ours.network.encode(pixels[None]))
 
 
-WORDS = torch.tensor([98, 3, 14, 15, 99])
+WORDS = torch.tensor([49406, 3, 14, 15, 49407])
 BOXES = torch.tensor([[0.4, 0.5, 0.3, 0.2], [0.9, 0.2, 0.3, 0.5], [0.1, 0.8, 0.01, 0.02]])
 
 
@@ -313,3 +317,42 @@ def test_keys_and_shapes_are_those_published(file: str, index: int, rename) -> N
         state = published_keys(file)
         assert [layout.recognise(state) for layout in LAYOUTS][index] == "3"
         build_sam3("3").load_state_dict(rename(state), strict=True, assign=True)
+
+
+@pytest.fixture
+def worded(ours: Sam3Model, tmp_path: Path) -> Sam3Model:
+    """The same network with a vocabulary of letters beside it."""
+    (tmp_path / "merges.txt").write_text("#version: 0.2\nc e\nl l</w>\n")
+    return Sam3Model(ours.network, "ours", CPU, torch.float32, tmp_path)
+
+
+def test_words_and_examples_find_objects(worded: Sam3Model) -> None:
+    embedding = worded.embed(picture(90, 120, 3))
+    everything = FindSettings(threshold=0.0, presence="off")
+    found = worded.find(embedding, worded.describe("cell", []), everything)
+    assert found.shape == (90, 120) and len(found) == NUMBERS.queries
+    assert found.features is not None and found.features.shape == (NUMBERS.queries, 128)
+    shown = Examples(embedding, np.array([[10.0, 20, 40, 60]]), np.array([[50.0, 60, 70, 90]]))
+    both = worded.find(embedding, worded.describe("cell", [shown]), everything)
+    assert np.abs(both.scores - found.scores).max() > 1e-4
+    fewer = worded.find(embedding, worded.describe("cell", [shown]), FindSettings(threshold=0.999))
+    assert len(fewer) < len(both)
+
+
+def test_examples_alone_need_no_vocabulary_and_words_do(ours: Sam3Model, tmp_path: Path) -> None:
+    model = Sam3Model(ours.network, "ours", CPU, torch.float32, tmp_path)
+    embedding = model.embed(picture(90, 120, 3))
+    described = model.describe(None, [Examples(embedding, np.array([[10.0, 20, 40, 60]]), np.zeros((0, 4)))])
+    assert len(model.find(embedding, described, FindSettings(threshold=0.0))) > 0
+    with pytest.raises(CheckpointError, match="Words need CLIP's vocabulary"):
+        model.describe("cell", [])
+    with pytest.raises(UnsupportedError, match="not made by ours"):
+        model.find(replace(embedding, model_name="theirs"), described, FindSettings())
+
+
+def test_presence_can_count_wholly_less_or_not() -> None:
+    scores, absent = torch.tensor([4.0, -4.0]), torch.tensor(-3.0)
+    product, soft, off = (joint_scores(scores, absent, mode) for mode in ("product", "soft", "off"))
+    assert (product < soft).all() and (soft < off).all()
+    assert product[0] < 0.1 < 0.8 < soft[0]
+    assert torch.equal(joint_scores(scores, -absent, "soft"), off)

@@ -21,8 +21,8 @@ from napari_segany.models.sam2.predictor import Sam2Embedding, Sam2Model
 from napari_segany.models.sam3.network import Sam3, no_boxes
 from napari_segany.models.sam3.tokenizer import Tokenizer, load_tokenizer
 
-#: What stands for the text when there are examples alone.
-WITHOUT_WORDS = "visual"
+#: Tokens that stand for the text when there are examples alone: the word "visual" in CLIP's vocabulary.
+WITHOUT_WORDS = (49406, 7195, 49407)
 #: In the mode "soft", absence counts for no more than this logit.
 SOFT_FLOOR = 2.0
 #: Masks made at once; each is a map of a quarter of a megabyte.
@@ -84,7 +84,7 @@ class Sam3Model(Sam2Model):
         super().__init__(network, name, device, dtype)
         self.folder = folder
         self._tokenizer: Tokenizer | None = None
-        self._texts: dict[str, Tensor] = {}
+        self._texts: dict[str | None, Tensor] = {}
 
     @torch.inference_mode()
     def embed(self, image: np.ndarray, intensity: IntensityRange | None = None) -> Sam3Embedding:
@@ -95,7 +95,7 @@ class Sam3Model(Sam2Model):
     @torch.inference_mode()
     def describe(self, text: str | None, examples: Sequence[Examples]) -> Described:
         """Encode what to look for; see `ConceptModel.describe`."""
-        tokens = [self._encode_text(text or WITHOUT_WORDS)]
+        tokens = [self._encode_text(text)]
         for shown in examples:
             self.check(shown.embedding)
             tokens.append(self._encode_boxes(shown))
@@ -119,14 +119,17 @@ class Sam3Model(Sam2Model):
         features = F.normalize(found.queries[chosen].float(), dim=1).cpu().numpy()
         return Instances.from_patches(embedding.image_shape, patches, scores[chosen].cpu().numpy(), features)
 
-    def _encode_text(self, text: str) -> Tensor:
+    def _encode_text(self, text: str | None) -> Tensor:
         """Tokens (1, T, C) of a phrase, made once."""
         if text not in self._texts:
-            if self._tokenizer is None:
-                self._tokenizer = load_tokenizer(self.folder, self.network.detector.text.length)
-            ids = torch.tensor(self._tokenizer(text), device=self.device)
-            self._texts[text] = self.network.detector.text(ids)
+            ids = WITHOUT_WORDS if text is None else self._tokenise(text)
+            self._texts[text] = self.network.detector.text(torch.tensor(ids, device=self.device))
         return self._texts[text]
+
+    def _tokenise(self, text: str) -> Sequence[int]:
+        if self._tokenizer is None:
+            self._tokenizer = load_tokenizer(self.folder, self.network.detector.text.length)
+        return self._tokenizer(text)
 
     def _encode_boxes(self, shown: Examples) -> Tensor:
         """Tokens (1, N + 1, C) of examples. (y, x) becomes (x, y) here."""
