@@ -15,7 +15,7 @@ from napari_segany.models.nano.network import WINDOW
 #: Longest side, in pixels of the level, that an object should have in the window.
 COMFORTABLE_SIZE = 72.0
 #: The same where a box says how large it is: then more of its surroundings help more than finer cells.
-BOXED_SIZE = 48.0
+BOXED_SIZE = 56.0
 #: Level that enlarges the image most.
 FINEST_LEVEL = -3
 #: Levels at which a click, which does not tell the size of its object, is looked at first.
