@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from qtpy.QtCore import QItemSelectionModel
 
 from napari_segany import api
 from napari_segany.core.instances import Instances
@@ -72,10 +73,16 @@ def test_the_threshold_sifts_without_asking_again(open_bench: Any, seen: Seen) -
     assert (bench.viewer.layers["Found"].data > 0).sum() == 64
 
 
-def test_some_of_the_objects_can_be_accepted(open_bench: Any, seen: Seen) -> None:
+def test_some_of_the_objects_can_be_accepted(open_bench: Any, seen: Seen, warnings_shown: list[str]) -> None:
     bench = open_bench(islands())
     find(bench)
-    bench.widget.concepts.table.selectRow(1)
+    table = bench.widget.concepts.table
+    table.clearSelection()
+    bench.widget.concepts.accept_selected.click()
+    assert any("Select objects" in sentence for sentence in warnings_shown)
+    # Not by `selectRow`, which heeds keys and buttons that other tests have pressed.
+    chosen = QItemSelectionModel.SelectionFlag.Select | QItemSelectionModel.SelectionFlag.Rows
+    table.selectionModel().select(table.model().index(1, 0), chosen)
     bench.widget.concepts.accept_selected.click()
     bench.settle()
     assert np.array_equal(np.asarray(bench.output) > 0, islands() == 200)

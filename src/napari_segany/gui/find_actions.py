@@ -111,6 +111,9 @@ class FindActions:
         if self.result is None or not len(self.chosen()):
             show_warning("There is nothing to accept: find objects first, or lower the threshold.")
             return
+        if rows == []:
+            show_warning("Select objects in the table first.")
+            return
         result, objects = self.result, self.chosen()
         if rows is not None:
             found = objects.found()
