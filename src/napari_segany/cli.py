@@ -13,6 +13,7 @@ import typer
 from napari_segany import api
 from napari_segany import demo as _demo
 from napari_segany.core.errors import InvalidPromptError, SeganyError
+from napari_segany.core.instances import Instances
 from napari_segany.core.settings import EverythingSettings, FindSettings, TrackSettings
 
 app = typer.Typer(
@@ -93,6 +94,16 @@ def _report(result: dict[str, Any], as_json: bool) -> None:
             print(f"{name}: {value}")
 
 
+def _report_objects(found: Instances, output: Path | None, as_json: bool) -> None:
+    result: dict[str, Any] = {"objects": len(found)}
+    if output is not None:
+        result["output"] = str(api.write_labels(found.labels, output))
+    if as_json:
+        result["boxes"] = found.boxes.tolist()
+        result["scores"] = [round(float(score), 4) for score in found.scores]
+    _report(result, as_json)
+
+
 def _image(path: Path) -> Any:
     """The single plane of an image file."""
     frames = api.open_stack(path)
@@ -142,13 +153,7 @@ def everything(
     found = api.everything(
         plane, api.load_model(model, device), settings, intensity, progress=_progress("prompts answered:")
     )
-    result: dict[str, Any] = {"objects": len(found)}
-    if output is not None:
-        result["output"] = str(api.write_labels(found.labels, output))
-    if as_json:
-        result["boxes"] = found.boxes.tolist()
-        result["scores"] = [round(float(score), 4) for score in found.scores]
-    _report(result, as_json)
+    _report_objects(found, output, as_json)
 
 
 @app.command()
@@ -176,15 +181,9 @@ def find(
         intensity=intensity,
         progress=_progress("tiles done:"),
     )
-    result: dict[str, Any] = {"objects": len(found)}
     if not len(found):
         _say("Nothing was found; lower the threshold, or draw a box around an example.")
-    if output is not None:
-        result["output"] = str(api.write_labels(found.labels, output))
-    if as_json:
-        result["boxes"] = found.boxes.tolist()
-        result["scores"] = [round(float(score), 4) for score in found.scores]
-    _report(result, as_json)
+    _report_objects(found, output, as_json)
 
 
 @app.command()

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_segany.core.instances import Instances, box_iou, non_maximum_suppression
+from napari_segany.core.boxes import box_iou
+from napari_segany.core.instances import Instances, non_maximum_suppression
 from napari_segany.core.masks import bounding_box
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from napari_segany.core.motion import BoxMotion, box_iou
+from napari_segany.core.boxes import box_iou
+from napari_segany.core.motion import BoxMotion
 
 
 def moving(frame: float) -> np.ndarray:

@@ -148,7 +148,7 @@ def test_large_images_are_encoded_in_tiles(shipped: NanoModel, monkeypatch: pyte
 
 def test_proposed_boxes_are_around_objects(shipped: NanoModel) -> None:
     from napari_segany import samples
-    from napari_segany.core.instances import box_iou
+    from napari_segany.core.boxes import box_iou
     from napari_segany.core.masks import bounding_box
 
     image, truth = samples.image("nuclei", seed=1)

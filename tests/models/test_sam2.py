@@ -1,8 +1,6 @@
 """SAM 2: parity with transformers at random weights, published keys, and the family's conformance."""
 
-import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -11,18 +9,30 @@ import torch
 from transformers import Sam2VideoConfig, Sam2VideoInferenceSession, Sam2VideoModel
 
 from napari_segany.core.intensity import IntensityRange
-from napari_segany.core.prompts import MASK_LOGIT, Prompt, make_prompt
 from napari_segany.models.sam2.layouts import LAYOUTS, from_published, from_transformers
 from napari_segany.models.sam2.network import SIZES, HieraSize, Sam2, Sam2Config, build_sam2
 from napari_segany.models.sam2.predictor import Sam2Embedding, Sam2Model
 from napari_segany.models.sam2.selection import MotionSelection
 from napari_segany.session.session import Session
 from tests.models.conformance import ImageModelConformance, picture
+from tests.models.tracking_parity import (
+    TOLERANCE,
+    as_prompt,
+    assert_same,
+    band,
+    clicks,
+    drifting_video,
+    hold_to_published_code,
+    our_run,
+    published_keys,
+    relative,
+    scatter_weights,
+    transformers_run,
+)
 from tests.session.conftest import ArrayLabels
 
 CPU = torch.device("cpu")
-TOLERANCE = 1e-3
-SIDE, FRAMES = 128, 12
+SIDE = 128
 #: Windows that do not divide the grids, and a block that sees everything.
 SMALL = HieraSize(16, 1, (1, 2, 3, 1), (4,), (8, 4, 6, 3), (5, 5))
 CONFIG = Sam2Config(
@@ -71,13 +81,7 @@ def oracle() -> Sam2VideoModel:
     model = Sam2VideoModel(config).eval()
     # One matrix in every checkpoint.
     model.prompt_encoder.shared_embedding.positional_embedding = model.shared_image_embedding.positional_embedding
-    for name, parameter in model.named_parameters():
-        noise = torch.randn_like(parameter)
-        fan = parameter[0].numel() if parameter.ndim > 1 else 1
-        # Large enough for every part to matter, small enough for signals to survive.
-        parameter.data = noise * fan**-0.5 if parameter.ndim > 1 else parameter.data + 0.1 * noise
-        if "scale" in name:
-            parameter.data = noise.abs() * 0.3
+    scatter_weights(model)
     return model
 
 
@@ -94,17 +98,9 @@ class TestSam2(ImageModelConformance):
         return ours
 
 
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float((a - b).abs().max() / b.abs().max())
-
-
 @pytest.fixture(scope="module")
 def video() -> torch.Tensor:
-    """Smooth random pixels, (FRAMES, 3, SIDE, SIDE), drifting from frame to frame."""
-    torch.manual_seed(5)
-    start, end = torch.randn(2, 3, SIDE, SIDE)
-    weights = torch.linspace(0, 1, FRAMES)[:, None, None, None]
-    return (1 - weights) * start + weights * end
+    return drifting_video(SIDE)
 
 
 def embedding(ours: Sam2Model, pixels: torch.Tensor) -> Sam2Embedding:
@@ -123,76 +119,14 @@ def test_image_features_equal_transformers(oracle: Sam2VideoModel, ours: Sam2Mod
     assert relative(skip, expected[1][:, 0]) < TOLERANCE
 
 
-def clicks(frame: int, object_id: int, xy: list[list[float]], labels: list[int]) -> dict:
-    return {"frame": frame, "object": object_id, "xy": xy, "labels": labels}
-
-
-def as_prompt(given: dict, side: int = SIDE) -> Prompt:
-    if "mask" in given:
-        return Prompt(mask=np.where(given["mask"], MASK_LOGIT, -MASK_LOGIT).astype(np.float32))
-    # transformers adds half a pixel to points in the input's own coordinates, as we do.
-    yx = [(y, x) for x, y in given["xy"]]
-    return make_prompt((side, side), points=yx, labels=given["labels"])
-
-
-def band(y0: int, y1: int) -> np.ndarray:
-    """Rows of a mask. Corners would be remembered differently: published code remembers a given mask by its
-    logits at stride 4, transformers at full size."""
-    mask = np.zeros((SIDE, SIDE), dtype=bool)
-    mask[y0:y1] = True
-    return mask
-
-
-@torch.inference_mode()
-def transformers_run(
-    oracle: Sam2VideoModel, video: torch.Tensor, given: list[dict], start: int, reverse: bool
-) -> dict[int, dict[int, torch.Tensor]]:
-    """Mask logits by frame and object; forward first, where `reverse` goes back afterwards."""
-    session = Sam2VideoInferenceSession(video=video, video_height=SIDE, video_width=SIDE, dtype=torch.float32)
-    for one in given:
-        index = session.obj_id_to_idx(one["object"])
-        if "mask" in one:
-            session.add_mask_inputs(index, one["frame"], torch.from_numpy(one["mask"])[None, None].float())
-        else:
-            inputs = {
-                "point_coords": torch.tensor(one["xy"], dtype=torch.float32)[None, None],
-                "point_labels": torch.tensor(one["labels"], dtype=torch.int32)[None, None],
-            }
-            session.add_point_inputs(index, one["frame"], inputs)
-        session.obj_with_new_inputs = [one["object"]]
-        oracle(session, frame_idx=one["frame"])
-    session.obj_with_new_inputs = []
-    found: dict[int, dict[int, torch.Tensor]] = {}
-    for backwards in (False, True) if reverse else (False,):
-        for out in oracle.propagate_in_video_iterator(session, start_frame_idx=start, reverse=backwards):
-            ids = [session.obj_idx_to_id(i) for i in range(session.get_obj_num())]
-            found.setdefault(out.frame_idx, {i: m[0] for i, m in zip(ids, out.pred_masks, strict=True)})
-    return found
-
-
-def our_run(
-    ours: Sam2Model, video: torch.Tensor, given: list[dict], start: int, reverse: bool
-) -> dict[int, dict[int, torch.Tensor]]:
-    tracker = ours.tracker(FRAMES)
-    found: dict[int, dict[int, torch.Tensor]] = {}
-    for one in given:
-        answers = tracker.condition(one["frame"], embedding(ours, video[one["frame"]]), {one["object"]: as_prompt(one)})
-        found.setdefault(one["frame"], {}).update({i: torch.from_numpy(c.logits[0]) for i, c in answers.items()})
-    objects = {one["object"] for one in given}
-    orders = [(range(start, FRAMES), False)] + ([(range(start, -1, -1), True)] if reverse else [])
-    for order, backward in orders:
-        for frame in order:
-            asked = [i for i in objects if i not in found.get(frame, {})]
-            if asked:
-                answers = tracker.follow(frame, embedding(ours, video[frame]), asked, backward)
-                found.setdefault(frame, {}).update({i: torch.from_numpy(c.logits[0]) for i, c in answers.items()})
-    return found
+def rows(y0: int, y1: int) -> np.ndarray:
+    return band(SIDE, y0, y1)
 
 
 THREE = [
     clicks(4, 1, [[40, 50]], [1]),
     clicks(4, 2, [[90, 30], [60, 60], [20, 100]], [1, 0, 1]),
-    {"frame": 4, "object": 3, "mask": band(60, 100)},
+    {"frame": 4, "object": 3, "mask": rows(60, 100)},
 ]
 
 
@@ -202,8 +136,8 @@ THREE = [
         (THREE, 4, False, 5.0),
         (THREE, 4, True, 5.0),
         ([*THREE, clicks(9, 1, [[80, 80], [10, 10]], [1, 0])], 4, False, 5.0),
-        ([clicks(0, 1, [[40, 50]], [1]), {"frame": 6, "object": 1, "mask": band(12, 60)}], 0, False, 5.0),
-        ([{"frame": 0, "object": 1, "mask": band(0, 0)}, clicks(0, 2, [[40, 50]], [1])], 0, False, 5.0),
+        ([clicks(0, 1, [[40, 50]], [1]), {"frame": 6, "object": 1, "mask": rows(12, 60)}], 0, False, 5.0),
+        ([{"frame": 0, "object": 1, "mask": rows(0, 0)}, clicks(0, 2, [[40, 50]], [1])], 0, False, 5.0),
         (THREE, 4, True, -5.0),
     ],
     ids=["forward", "forward-then-backward", "second-clicks", "second-mask", "empty-mask", "absent"],
@@ -218,38 +152,20 @@ def test_propagation_equals_transformers(
     presence: float,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for head in (
-        oracle.mask_decoder.pred_obj_score_head.proj_out,
-        ours.network.sam_mask_decoder.pred_obj_score_head.layers[2],
-    ):
-        head.bias.data.fill_(presence)
-    # For the pointer of a given mask transformers takes the best of three tokens; published code the first.
-    heads = Sam2VideoModel._single_frame_forward
-
-    def published(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-        return heads(self, *args, **{"multimask_output": False, **kwargs})
-
-    monkeypatch.setattr(Sam2VideoModel, "_single_frame_forward", published)
-    expected = transformers_run(oracle, video, given, start, reverse)
-    found = our_run(ours, video, given, start, reverse)
-    compared = 0
-    for frame, by_object in expected.items():
-        for object_id, logits in by_object.items():
-            assert relative(found[frame][object_id], logits) < TOLERANCE, (frame, object_id)
-            compared += bool((logits > 0).any() and (logits < 0).any()) == (presence > 0)
-    assert compared >= 8
-
-
-def published_keys(name: str) -> dict[str, torch.Tensor]:
-    """Empty tensors of the names and shapes of a published checkpoint."""
-    listed = Path(__file__).parents[3] / "shared" / "model_keys" / name
-    if not listed.exists():
-        pytest.skip("the lists of published keys are not on this computer")
-    found = {}
-    for line in listed.read_text().splitlines():
-        key, rest = line.split(" ", 1)
-        found[key] = torch.empty([int(n) for n in re.findall(r"\d+", rest[: rest.index(")")])])
-    return found
+    hold_to_published_code(
+        monkeypatch,
+        Sam2VideoModel,
+        [oracle.mask_decoder.pred_obj_score_head.proj_out, ours.network.sam_mask_decoder.pred_obj_score_head.layers[2]],
+        presence,
+    )
+    session = Sam2VideoInferenceSession(video=video, video_height=SIDE, video_width=SIDE, dtype=torch.float32)
+    theirs = [
+        one | {"as given": torch.from_numpy(one["mask"])[None, None].float()} if "mask" in one else one for one in given
+    ]
+    expected = transformers_run(oracle, session, theirs, start, reverse)
+    found = our_run(ours, [embedding(ours, pixels) for pixels in video], given, start, reverse)
+    compared = assert_same(found, expected)
+    assert sum(bool((m > 0).any() and (m < 0).any()) == (presence > 0) for m in compared) >= 8
 
 
 @pytest.mark.parametrize("size", ["2.0-tiny", "2.1-tiny", "2.1-small", "2.0-base-plus", "2.1-base-plus", "2.1-large"])
@@ -276,8 +192,8 @@ def test_every_size_has_its_own_name() -> None:
 def test_memory_does_not_grow_with_the_stack(ours: Sam2Model, video: torch.Tensor) -> None:
     tracker = ours.tracker(400)
     shown = embedding(ours, video[0])
-    tracker.condition(0, shown, {1: as_prompt(THREE[0]), 2: as_prompt(THREE[2])})
-    tracker.condition(60, shown, {1: as_prompt(THREE[0])})
+    tracker.condition(0, shown, {1: as_prompt(THREE[0], SIDE), 2: as_prompt(THREE[2], SIDE)})
+    tracker.condition(60, shown, {1: as_prompt(THREE[0], SIDE)})
     kept = []
     for frame in range(1, 130):
         tracker.follow(frame, shown, [1, 2])
@@ -288,7 +204,7 @@ def test_memory_does_not_grow_with_the_stack(ours: Sam2Model, video: torch.Tenso
 
 def test_motion_remembers_good_frames_and_the_one_before(ours: Sam2Model, video: torch.Tensor) -> None:
     tracker, shown = ours.tracker(100, motion=True), embedding(ours, video[0])
-    tracker.condition(0, shown, {1: as_prompt(THREE[2])})
+    tracker.condition(0, shown, {1: as_prompt(THREE[2], SIDE)})
     for frame in range(1, 12):
         answers = tracker.follow(frame, shown, [1])
     assert answers[1].logits.shape[0] == 1

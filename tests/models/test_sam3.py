@@ -22,11 +22,22 @@ from napari_segany.models.sam3.layouts import LAYOUTS, from_published, from_tran
 from napari_segany.models.sam3.network import Sam3, Sam3Config, build_sam3, no_boxes
 from napari_segany.models.sam3.predictor import Sam3Embedding, Sam3Model, joint_scores
 from tests.models.conformance import ImageModelConformance, picture
-from tests.models.test_sam2 import as_prompt, clicks, published_keys, relative
+from tests.models.tracking_parity import (
+    TOLERANCE,
+    assert_same,
+    band,
+    clicks,
+    drifting_video,
+    hold_to_published_code,
+    our_run,
+    published_keys,
+    relative,
+    scatter_weights,
+    transformers_run,
+)
 
 CPU = torch.device("cpu")
-TOLERANCE = 1e-3
-SIDE, FRAMES = 168, 12
+SIDE = 168
 #: Two windows along each side, a block that sees everything, and learned positions that are repeated.
 NUMBERS = Sam3Config(
     memory=Sam2Config(
@@ -124,12 +135,7 @@ def oracle() -> modeling_sam3_video.Sam3VideoModel:
     modeling.torchvision = SimpleNamespace(ops=SimpleNamespace(roi_align=slow_roi_align))  # type: ignore[attr-defined]
     part = model.tracker_model
     part.prompt_encoder.shared_embedding.positional_embedding = part.shared_image_embedding.positional_embedding
-    for name, parameter in model.named_parameters():
-        noise = torch.randn_like(parameter)
-        fan = parameter[0].numel() if parameter.ndim > 1 else 1
-        parameter.data = noise * fan**-0.5 if parameter.ndim > 1 else parameter.data + 0.1 * noise
-        if "scale" in name:
-            parameter.data = noise.abs() * 0.3
+    scatter_weights(model)
 
     def features(pixels: torch.Tensor, return_dict: bool = True) -> SimpleNamespace:
         seen = model.detector_model.vision_encoder(pixels)
@@ -155,11 +161,7 @@ class TestSam3(ImageModelConformance):
 
 @pytest.fixture(scope="module")
 def video() -> torch.Tensor:
-    """Smooth random pixels, (FRAMES, 3, SIDE, SIDE), drifting from frame to frame."""
-    torch.manual_seed(5)
-    start, end = torch.randn(2, 3, SIDE, SIDE)
-    weights = torch.linspace(0, 1, FRAMES)[:, None, None, None]
-    return (1 - weights) * start + weights * end
+    return drifting_video(SIDE)
 
 
 def embedding(ours: Sam3Model, pixels: torch.Tensor) -> Sam3Embedding:
@@ -210,60 +212,16 @@ def test_roi_align_equals_its_definition() -> None:
     assert relative(roi_align(features[0], boxes), slow_roi_align(features, [boxes], 7)) < 1e-5
 
 
-@torch.inference_mode()
-def transformers_run(oracle, video, given, start, reverse):  # type: ignore[no-untyped-def]
-    session = Sam3TrackerVideoInferenceSession(video=video, video_height=SIDE, video_width=SIDE, dtype=torch.float32)
-    model = oracle.tracker_model
-    for one in given:
-        index = session.obj_id_to_idx(one["object"])
-        if "mask" in one:
-            # As its processor does.
-            given_mask = F.interpolate(torch.from_numpy(one["mask"])[None, None].float(), size=(192, 192), mode="area")
-            session.add_mask_inputs(index, one["frame"], (given_mask >= 0.5).float())
-        else:
-            session.add_point_inputs(
-                index,
-                one["frame"],
-                {
-                    "point_coords": torch.tensor(one["xy"], dtype=torch.float32)[None, None],
-                    "point_labels": torch.tensor(one["labels"], dtype=torch.int32)[None, None],
-                },
-            )
-        session.obj_with_new_inputs = [one["object"]]
-        model(session, frame_idx=one["frame"])
-    session.obj_with_new_inputs = []
-    found: dict[int, dict[int, torch.Tensor]] = {}
-    for backwards in (False, True) if reverse else (False,):
-        for out in model.propagate_in_video_iterator(session, start_frame_idx=start, reverse=backwards):
-            ids = [session.obj_idx_to_id(i) for i in range(session.get_obj_num())]
-            found.setdefault(out.frame_idx, {i: m[0] for i, m in zip(ids, out.pred_masks, strict=True)})
-    return found
-
-
-def our_run(ours, video, given, start, reverse):  # type: ignore[no-untyped-def]
-    tracker = ours.tracker(FRAMES)
-    found: dict[int, dict[int, torch.Tensor]] = {}
-    for one in given:
-        prompt = as_prompt(one, SIDE)
-        answers = tracker.condition(one["frame"], embedding(ours, video[one["frame"]]), {one["object"]: prompt})
-        found.setdefault(one["frame"], {}).update({i: torch.from_numpy(c.logits[0]) for i, c in answers.items()})
-    objects = {one["object"] for one in given}
-    for order, backward in [(range(start, FRAMES), False)] + ([(range(start, -1, -1), True)] if reverse else []):
-        for frame in order:
-            asked = [i for i in objects if i not in found.get(frame, {})]
-            if asked:
-                answers = tracker.follow(frame, embedding(ours, video[frame]), asked, backward)
-                found.setdefault(frame, {}).update({i: torch.from_numpy(c.logits[0]) for i, c in answers.items()})
-    return found
-
-
-BAND = np.zeros((SIDE, SIDE), dtype=bool)
-BAND[70:112] = True
 THREE = [
     clicks(4, 1, [[40, 50]], [1]),
     clicks(4, 2, [[90, 30], [60, 60], [20, 100]], [1, 0, 1]),
-    {"frame": 4, "object": 3, "mask": BAND},
+    {"frame": 4, "object": 3, "mask": band(SIDE, 70, 112)},
 ]
+
+
+def as_processed(mask: np.ndarray) -> torch.Tensor:
+    given = F.interpolate(torch.from_numpy(mask)[None, None].float(), size=(192, 192), mode="area")
+    return (given >= 0.5).float()
 
 
 @pytest.mark.parametrize(
@@ -275,19 +233,16 @@ THREE = [
     ids=["forward-then-backward", "more-prompts-than-are-looked-at"],
 )
 def test_tracking_equals_transformers(oracle, ours, video, given, start, reverse, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    for head in (
-        oracle.tracker_model.mask_decoder.pred_obj_score_head.proj_out,
-        ours.network.sam_mask_decoder.pred_obj_score_head.layers[2],
-    ):
-        head.bias.data.fill_(5.0)
-    # For the pointer of a given mask transformers takes the best of three tokens; published code the first.
     kind = type(oracle.tracker_model)
-    heads = kind._single_frame_forward
-
-    def published(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-        return heads(self, *args, **{"multimask_output": False, **kwargs})
-
-    monkeypatch.setattr(kind, "_single_frame_forward", published)
+    hold_to_published_code(
+        monkeypatch,
+        kind,
+        [
+            oracle.tracker_model.mask_decoder.pred_obj_score_head.proj_out,
+            ours.network.sam_mask_decoder.pred_obj_score_head.layers[2],
+        ],
+        5.0,
+    )
     # Published code takes given masks at four times the decoder's size; transformers at that of the input.
     given_mask = kind._use_mask_as_output
 
@@ -297,14 +252,11 @@ def test_tracking_equals_transformers(oracle, ours, video, given, start, reverse
             return given_mask(self, *args)
 
     monkeypatch.setattr(kind, "_use_mask_as_output", at_mask_size)
-    expected = transformers_run(oracle, video, given, start, reverse)
-    found = our_run(ours, video, given, start, reverse)
-    compared = 0
-    for frame, by_object in expected.items():
-        for object_id, logits in by_object.items():
-            assert relative(found[frame][object_id], logits) < TOLERANCE, (frame, object_id)
-            compared += float(logits.std()) > 0.1 * float(logits.abs().mean())
-    assert compared >= 8
+    session = Sam3TrackerVideoInferenceSession(video=video, video_height=SIDE, video_width=SIDE, dtype=torch.float32)
+    expected = transformers_run(oracle.tracker_model, session, given, start, reverse, as_processed)
+    found = our_run(ours, [embedding(ours, pixels) for pixels in video], given, start, reverse)
+    compared = assert_same(found, expected)
+    assert sum(float(m.std()) > 0.1 * float(m.abs().mean()) for m in compared) >= 8
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
-from napari_segany.core.masks import Box, paste
+from napari_segany.core.boxes import Box, box_iou, meeting
+from napari_segany.core.masks import paste
 
 #: A mask as its tight box and what is inside it.
 Found = tuple[Box, np.ndarray]
@@ -56,6 +57,11 @@ class Instances:
         boxes: list[Box] = [(int(y0), int(x0), int(y1), int(x1)) for y0, x0, y1, x1 in self.boxes]
         return list(zip(boxes, self.patches, strict=True))
 
+    def take(self, which: Sequence[int] | np.ndarray) -> Instances:
+        """Some of the objects, by number, in the order given."""
+        features = None if self.features is None else self.features[which]
+        return Instances(self.shape, self.boxes[which], [self.patches[i] for i in which], self.scores[which], features)
+
     def mask(self, index: int) -> np.ndarray:
         """(H, W) bool, the whole mask of one object, overlaps included."""
         y0, x0, y1, x1 = (int(v) for v in self.boxes[index])
@@ -71,25 +77,22 @@ class Instances:
         return labels
 
 
-def box_iou(box: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """IoU of one box with (N, 4) boxes, rows first and half-open; (N,) float64."""
-    top_left = np.maximum(box[:2], boxes[:, :2])
-    bottom_right = np.minimum(box[2:], boxes[:, 2:])
-    overlap = np.prod(np.clip(bottom_right - top_left, 0, None), axis=1)
-    area = np.prod(box[2:] - box[:2]) + np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) - overlap
-    return np.where(area > 0, overlap / np.maximum(area, 1e-9), 0.0)
-
-
 def common_pixels(first: Found, second: Found) -> int:
     """Pixels that two masks share."""
     (box, patch), (other_box, other_patch) = first, second
-    y0, x0 = max(box[0], other_box[0]), max(box[1], other_box[1])
-    y1, x1 = min(box[2], other_box[2]), min(box[3], other_box[3])
-    if y1 <= y0 or x1 <= x0:
+    shared = meeting(box, other_box)
+    if shared is None:
         return 0
+    y0, x0, y1, x1 = shared
     mine = patch[y0 - box[0] : y1 - box[0], x0 - box[1] : x1 - box[1]]
     other = other_patch[y0 - other_box[0] : y1 - other_box[0], x0 - other_box[1] : x1 - other_box[1]]
     return int(np.count_nonzero(mine & other))
+
+
+def found_iou(first: Found, second: Found) -> float:
+    """IoU of two masks; 0 where both are empty."""
+    common = common_pixels(first, second)
+    return common / max(int(np.count_nonzero(first[1]) + np.count_nonzero(second[1])) - common, 1)
 
 
 def best_of_overlapping(
@@ -110,22 +113,17 @@ def best_of_overlapping(
     -------
     indices of the masks kept, best score first; empty masks go
     """
-    boxes = np.array([box for box, _ in found], dtype=np.float64).reshape(-1, 4)
     areas = np.array([np.count_nonzero(patch) for _, patch in found])
     kept: list[int] = []
     for index in np.argsort(-scores, kind="stable"):
         if not areas[index]:
             continue
-        near = np.array([k for k in kept if _boxes_meet(boxes[index], boxes[k])], dtype=np.int64)
+        near = np.array([k for k in kept if meeting(found[index][0], found[k][0])], dtype=np.int64)
         shared = np.array([common_pixels(found[index], found[k]) for k in near])
         union, smaller = areas[index] + areas[near] - shared, np.minimum(areas[index], areas[near])
         if not ((shared > threshold * union) | (shared > contained * smaller)).any():
             kept.append(int(index))
     return kept
-
-
-def _boxes_meet(a: np.ndarray, b: np.ndarray) -> bool:
-    return bool((a[:2] < b[2:]).all() and (b[:2] < a[2:]).all())
 
 
 def non_maximum_suppression(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:

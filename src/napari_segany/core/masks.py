@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-#: Half-open (y0, x0, y1, x1) in whole pixels.
-Box = tuple[int, int, int, int]
+from napari_segany.core.boxes import Box
+
 Strategy = Literal["highest", "balanced", "largest", "smallest"]
 
 

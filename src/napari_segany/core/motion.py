@@ -62,15 +62,6 @@ class BoxMotion:
         return np.concatenate([centre - half, centre + half], axis=1)
 
 
-def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of boxes (..., 4) with boxes (..., 4), broadcast; 0 where both are empty."""
-    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
-    common = np.clip(high - low, 0, None).prod(axis=-1)
-    areas = [np.clip(c[..., 2:] - c[..., :2], 0, None).prod(axis=-1) for c in (a, b)]
-    union = areas[0] + areas[1] - common
-    return np.divide(common, union, out=np.zeros_like(union), where=union > 0)
-
-
 def _measure(boxes: np.ndarray) -> np.ndarray:
     """Boxes (N, 4) as centre x, centre y, width / height, height."""
     y0, x0, y1, x1 = np.asarray(boxes, dtype=np.float64).reshape(-1, 4).T

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
+from napari_segany.core.masks import Candidates
+
 #: How much "there is such a thing in this image" counts: wholly, less, or not.
 Presence = Literal["product", "soft", "off"]
 
@@ -40,6 +44,11 @@ class EverythingSettings:
     contained_threshold: float = 1.0
     min_area: int = 0
     max_share: float = 0.9
+
+    def accepts(self, candidates: Candidates) -> np.ndarray:
+        """(K,) bool, which masks of a prompt are sure and stable enough."""
+        stable = candidates.stability(self.stability_offset) >= self.stability_threshold
+        return (candidates.scores >= self.score_threshold) & stable
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -58,19 +58,30 @@ class FindActions:
 
     def find(self, text: str) -> None:
         """Find every object of a concept on the plane on display, and show what is above the threshold."""
-        controller, layers = self._controller, self.layers
-        view = controller.view(tell=True)
-        if view is None or layers is None or controller.location is None:
+        asked = self._asked()
+        if asked is None:
             return
-        frame = controller.location.frame(view)
-        shown, others = (layers.boxes(kind, view, frame) for kind in ("examples", "counter-examples"))
+        view, frame, shown, others = asked
         settings = FindSettings(threshold=LOWEST_SCORE)
 
         def ask(stack: OpenStack) -> None:
             search = partial(stack.session.find, text.strip() or None, shown, others, frame, settings)
-            controller.jobs.submit(search, partial(self._on_found, stack, view, frame), "Searching…")
+            self._controller.jobs.submit(search, partial(self._on_found, stack, view, frame), "Searching…")
 
-        controller.with_stack(ask)
+        self._controller.with_stack(ask)
+
+    def _asked(self) -> tuple[StackView, int, np.ndarray, np.ndarray] | None:
+        """The plane on display with the examples and counter-examples on it; None, and why is told, without one."""
+        view, location = self._controller.view(tell=True), self._controller.location
+        if view is None or self.layers is None or location is None:
+            return None
+        frame = location.frame(view)
+        return (
+            view,
+            frame,
+            self.layers.boxes("examples", view, frame),
+            self.layers.boxes("counter-examples", view, frame),
+        )
 
     def _on_found(self, stack: OpenStack, view: StackView, frame: int, objects: Instances) -> None:
         self.result = Result(stack, view, frame, objects)
@@ -87,9 +98,7 @@ class FindActions:
         """Objects above the threshold."""
         assert self.result is not None
         objects = self.result.objects
-        above = np.flatnonzero(objects.scores >= self.threshold)
-        found = objects.found()
-        return Instances.from_patches(objects.shape, [found[i] for i in above], objects.scores[above])
+        return objects.take(np.flatnonzero(objects.scores >= self.threshold))
 
     def show(self) -> None:
         """Show the objects above the threshold."""
@@ -116,8 +125,7 @@ class FindActions:
             return
         result, objects = self.result, self.chosen()
         if rows is not None:
-            found = objects.found()
-            objects = Instances.from_patches(objects.shape, [found[i] for i in rows], objects.scores[rows])
+            objects = objects.take(rows)
 
         def then(ids: list[int]) -> None:
             if len(ids) < len(objects):
@@ -134,19 +142,15 @@ class FindActions:
             return
         objects, gone = self.result.objects, {box.tobytes() for box in accepted.boxes}
         left = [i for i, box in enumerate(objects.boxes) if box.tobytes() not in gone]
-        found = objects.found()
-        rest = Instances.from_patches(objects.shape, [found[i] for i in left], objects.scores[left])
-        self.result = Result(self.result.stack, self.result.view, self.result.frame, rest) if left else None
+        self.result = replace(self.result, objects=objects.take(left)) if left else None
         self.show()
 
     def track(self, text: str, start: int, stop: int, divisions: bool) -> None:
         """Find every object of the concept on every plane and follow each through the stack."""
-        controller, layers = self._controller, self.layers
-        view = controller.view(tell=True)
-        if view is None or layers is None or controller.location is None:
+        controller, asked = self._controller, self._asked()
+        if asked is None:
             return
-        frame = controller.location.frame(view)
-        shown, others = (layers.boxes(kind, view, frame) for kind in ("examples", "counter-examples"))
+        _, frame, shown, others = asked
         settings = TrackSettings(find=FindSettings(threshold=self.threshold), divisions=divisions)
 
         def begin(stack: OpenStack) -> None:

@@ -13,7 +13,6 @@ from qtpy.QtWidgets import (
     QGridLayout,
     QGroupBox,
     QLabel,
-    QPushButton,
     QTableWidget,
     QTableWidgetItem,
     QWidget,
@@ -22,6 +21,7 @@ from superqt import QLabeledDoubleSlider
 
 from napari_segany.core.instances import Instances
 from napari_segany.core.settings import FindSettings
+from napari_segany.gui.controls import button
 
 #: Words that are suggested until a model says which it knows.
 SUGGESTIONS = ("nucleus", "cell")
@@ -39,9 +39,9 @@ class FindSection(QGroupBox):
         self.text.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
         self.text.addItems(SUGGESTIONS)
         self.text.setToolTip("What to look for; empty to go by examples alone.")
-        self.example = _button("Example", "Drag a box around an object to find more of.")
-        self.counter = _button("Not this", "Drag a box around something that is not meant.")
-        self.run = _button("Find", "Find every object of this kind on the plane on display.")
+        self.example = button("Example", "Drag a box around an object to find more of.")
+        self.counter = button("Not this", "Drag a box around something that is not meant.")
+        self.run = button("Find", "Find every object of this kind on the plane on display.")
         self.threshold = QLabeledDoubleSlider(Qt.Orientation.Horizontal, self)
         self.threshold.setRange(0.05, 1.0)
         self.threshold.setValue(FindSettings().threshold)
@@ -53,9 +53,9 @@ class FindSection(QGroupBox):
         self.table.verticalHeader().setVisible(False)
         self.table.horizontalHeader().setStretchLastSection(True)
         self.table.setFixedHeight(120)
-        self.accept = _button("Accept all", "Write all objects shown into the labels, as new objects.")
-        self.accept_selected = _button("Accept selected", "Write the objects selected in the table.")
-        self.track = _button("Track", "Find them on every plane of the range below, and follow each through the stack.")
+        self.accept = button("Accept all", "Write all objects shown into the labels, as new objects.")
+        self.accept_selected = button("Accept selected", "Write the objects selected in the table.")
+        self.track = button("Track", "Find them on every plane of the range below, and follow each through the stack.")
         self.divisions = QCheckBox("divisions")
         self.divisions.setToolTip("Tell mothers and daughters; for time, not for depth.")
         grid = QGridLayout(self)
@@ -94,9 +94,3 @@ class FindSection(QGroupBox):
             for column, value in enumerate(values):
                 self.table.setItem(row, column, QTableWidgetItem(value))
         self.setTitle("Find" if found is None else f"Find: {len(found)} objects")
-
-
-def _button(text: str, tip: str) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    return button

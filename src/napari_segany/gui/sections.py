@@ -16,13 +16,13 @@ from qtpy.QtWidgets import (
     QLabel,
     QListWidget,
     QProgressBar,
-    QPushButton,
     QSpinBox,
     QWidget,
 )
 
 from napari_segany.core.intensity import DEFAULT_PERCENTILES
 from napari_segany.core.masks import Strategy
+from napari_segany.gui.controls import button
 from napari_segany.gui.keys import KEYS
 from napari_segany.gui.layer_choice import LayerChoice
 from napari_segany.gui.timeline import Timeline
@@ -31,13 +31,6 @@ from napari_segany.session.session import Direction
 DEVICES = ("auto", "cpu", "cuda", "mps")
 DIRECTIONS: tuple[Direction, ...] = ("both", "forward", "backward")
 STRATEGIES: tuple[Strategy, ...] = ("highest", "balanced", "largest", "smallest")
-
-
-def _button(text: str, tip: str, key: str = "", checkable: bool = False) -> QPushButton:
-    button = QPushButton(f"{text} ({KEYS[key]})" if key else text)
-    button.setToolTip(f"{tip} Key: {KEYS[key]}." if key else tip)
-    button.setCheckable(checkable)
-    return button
 
 
 def _note() -> QLabel:
@@ -121,22 +114,22 @@ class PromptSection(QGroupBox):
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__("Prompt", parent)
-        self.points = _button("Points", "Click on the object, and on what is not part of it.")
-        self.boxes = _button("Boxes", "Drag a rectangle around the object.")
-        self.lasso = _button("Lasso", "Draw around the object; what is inside becomes a mask for the model to mend.")
-        self.scribble = _button("Scribble", "Draw a stroke along the object, or over what is not part of it.")
-        self.brush = _button("Brush", "Paint on the mask before it is accepted; the eraser takes away.")
-        self.label = _button(
+        self.points = button("Points", "Click on the object, and on what is not part of it.")
+        self.boxes = button("Boxes", "Drag a rectangle around the object.")
+        self.lasso = button("Lasso", "Draw around the object; what is inside becomes a mask for the model to mend.")
+        self.scribble = button("Scribble", "Draw a stroke along the object, or over what is not part of it.")
+        self.brush = button("Brush", "Paint on the mask before it is accepted; the eraser takes away.")
+        self.label = button(
             "From label", "Prompt with the outline of the label chosen in the active labels layer, to mend it."
         )
-        self.sign = _button(
+        self.sign = button(
             "Positive", "Whether the next prompts lie on the object or on what is not part of it.", "toggle_sign", True
         )
         self.object_id = QSpinBox(self)
         self.object_id.setRange(1, 2**31 - 1)
         self.object_id.setPrefix("object ")
         self.object_id.setToolTip("The object being prompted; its number becomes the label.")
-        self.next_object = _button("Next", "Go on to a new object.", "next_object")
+        self.next_object = button("Next", "Go on to a new object.", "next_object")
         self.one_each = QCheckBox("one object each")
         self.one_each.setToolTip("Each point, box or outline drawn begins an object of its own.")
         self.candidates = QListWidget(self)
@@ -145,13 +138,13 @@ class PromptSection(QGroupBox):
         self.strategy = QComboBox(self)
         self.strategy.addItems(STRATEGIES)
         self.strategy.setToolTip("Which of the masks is shown first: the highest score, or by size.")
-        self.other = _button("Other", "Show the next of the masks that a single click may mean.", "next_candidate")
-        self.accept = _button("Accept", "Write the mask into the labels, and go on to a new object.", "accept")
-        self.accept_all = _button("All", "Write the masks of all objects that wait on this plane.", "accept_all")
+        self.other = button("Other", "Show the next of the masks that a single click may mean.", "next_candidate")
+        self.accept = button("Accept", "Write the mask into the labels, and go on to a new object.", "accept")
+        self.accept_all = button("All", "Write the masks of all objects that wait on this plane.", "accept_all")
         self.overwrite = QCheckBox("overwrite")
         self.overwrite.setToolTip("Let accepted masks take pixels from other objects; otherwise theirs are kept.")
-        self.undo = _button("Undo", "Take back the last prompt, acceptance or propagation.", "undo")
-        self.redo = _button("Redo", "Do again what was taken back.", "redo")
+        self.undo = button("Undo", "Take back the last prompt, acceptance or propagation.", "undo")
+        self.redo = button("Redo", "Do again what was taken back.", "redo")
         self.uncertainty = QCheckBox("uncertainty")
         self.uncertainty.setToolTip("Show where the model is not sure of the current object's mask.")
         self.answer = _note()
@@ -207,12 +200,12 @@ class PropagateSection(QGroupBox):
         self.direction.setToolTip("Towards higher planes (forward), lower planes (backward), or both.")
         self.only_current = QCheckBox("only this object")
         self.only_current.setToolTip("Leave all other objects as they are.")
-        self.run = _button("Propagate", "Carry the objects from their prompted planes through the range.")
-        self.cancel = _button("Cancel", "Stop after the plane in work; finished planes stay.")
-        self.pause = _button("Pause", "Wait after the plane in work, or go on.", checkable=True)
-        self.resume = _button("Resume", "Go on with a cancelled propagation where it stopped.")
-        self.update_labels = _button("Update", "Follow corrections up and down the stack, only as far as they reach.")
-        self.uncertain = _button(
+        self.run = button("Propagate", "Carry the objects from their prompted planes through the range.")
+        self.cancel = button("Cancel", "Stop after the plane in work; finished planes stay.")
+        self.pause = button("Pause", "Wait after the plane in work, or go on.", checkable=True)
+        self.resume = button("Resume", "Go on with a cancelled propagation where it stopped.")
+        self.update_labels = button("Update", "Follow corrections up and down the stack, only as far as they reach.")
+        self.uncertain = button(
             "Check", "Go to the object and plane that the model was least sure of.", "most_uncertain"
         )
         self.timeline = Timeline(self)
@@ -260,10 +253,10 @@ class PropagateSection(QGroupBox):
         self.progress.setVisible(running)
 
     def _offer(self) -> None:
-        for button in (self.run, self.resume, self.update_labels):
-            button.setEnabled(self._leads_somewhere and not self._running)
-        for button in (self.pause, self.cancel):
-            button.setEnabled(self._running)
+        for each in (self.run, self.resume, self.update_labels):
+            each.setEnabled(self._leads_somewhere and not self._running)
+        for each in (self.pause, self.cancel):
+            each.setEnabled(self._running)
         self.uncertain.setEnabled(self._leads_somewhere)
         self.timeline.setVisible(self._leads_somewhere)
 

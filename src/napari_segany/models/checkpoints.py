@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -38,6 +39,13 @@ class Layout:
     recognise: Callable[[State], str | None]
     rename: Callable[[State], State]
     build: Callable[[str], nn.Module]
+
+
+def renamed(key: str, rules: Sequence[tuple[str, str]]) -> str:
+    """Apply every rule (pattern, replacement) that matches a key, in their order."""
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
+    return key
 
 
 def read_state(path: Path) -> State:

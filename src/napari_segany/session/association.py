@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from napari_segany.core.instances import Found, common_pixels
-from napari_segany.core.motion import box_iou
+from napari_segany.core.boxes import box_iou
+from napari_segany.core.instances import Found, found_iou
 from napari_segany.core.settings import TrackSettings
 
 
@@ -17,10 +17,8 @@ def mask_overlaps(first: Sequence[Found], second: Sequence[Found]) -> np.ndarray
     if not overlaps.size:
         return overlaps
     boxes = [np.array([box for box, _ in found], dtype=np.float64) for found in (first, second)]
-    areas = [np.array([np.count_nonzero(patch) for _, patch in found]) for found in (first, second)]
     for i, j in zip(*np.nonzero(box_iou(boxes[0][:, None], boxes[1][None]) > 0), strict=True):
-        common = common_pixels(first[i], second[j])
-        overlaps[i, j] = common / max(areas[0][i] + areas[1][j] - common, 1)
+        overlaps[i, j] = found_iou(first[i], second[j])
     return overlaps
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from napari_segany.core.masks import Box, Candidates, bounding_box, interior_point, mask_iou, paste
+from napari_segany.core.boxes import Box
+from napari_segany.core.instances import Found, found_iou
+from napari_segany.core.masks import Candidates, bounding_box, interior_point, paste
 from napari_segany.core.prompts import MASK_LOGIT, Prompt
 from napari_segany.core.settings import PropagationSettings
 
@@ -51,6 +53,11 @@ class Carried:
         return self.logits > 0
 
     @property
+    def found(self) -> Found:
+        """The box and the mask inside it."""
+        return self.box, self.patch
+
+    @property
     def mask(self) -> np.ndarray:
         """The mask on the whole frame, (H, W) bool."""
         return paste(self.shape, self.box, self.patch)
@@ -77,12 +84,4 @@ class Carried:
         growth = int(self.patch.sum()) / int(earlier.patch.sum())
         if not 1 / settings.max_growth <= growth <= settings.max_growth:
             return False
-        return overlap(self, earlier) >= settings.min_overlap
-
-
-def overlap(a: Carried, b: Carried) -> float:
-    """IoU of two masks."""
-    y0, x0 = min(a.box[0], b.box[0]), min(a.box[1], b.box[1])
-    shape = (max(a.box[2], b.box[2]) - y0, max(a.box[3], b.box[3]) - x0)
-    moved = [(c.box[0] - y0, c.box[1] - x0, c.box[2] - y0, c.box[3] - x0) for c in (a, b)]
-    return mask_iou(paste(shape, moved[0], a.patch), paste(shape, moved[1], b.patch))
+        return found_iou(self.found, earlier.found) >= settings.min_overlap

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from napari_segany.core.instances import Found, Instances, common_pixels
+from napari_segany.core.instances import Found, Instances, common_pixels, found_iou
 from napari_segany.core.motion import BoxMotion
 from napari_segany.core.prompts import MASK_LOGIT, Prompt
 from napari_segany.core.protocols import ConceptModel, Embedding, Tracker
 from napari_segany.core.settings import TrackSettings
 from napari_segany.session.association import assign, mask_overlaps, published_assign, similarity
-from napari_segany.session.carried import Carried, overlap
+from napari_segany.session.carried import Carried
 
 #: How much of a track's appearance stays from frame to frame.
 LOOK_DECAY = 0.8
@@ -190,7 +190,7 @@ class ConceptRun:
         due = settings.renew_every and (frame - life.born) % settings.renew_every == 0
         if due and detected.score >= settings.renew_score:
             self._teach(frame, embedding, life.object_id, detected)
-        elif chosen is detected and (followed is None or overlap(followed, detected) < settings.agree):
+        elif chosen is detected and (followed is None or found_iou(followed.found, detected.found) < settings.agree):
             self.tracker.remind(frame, embedding, {life.object_id: detected.mask})
         _move(life, chosen)
         return chosen
@@ -281,5 +281,5 @@ def _move(life: Life, carried: Carried) -> None:
 def _is_part(carried: Carried, life: Life, now: dict[int, Carried]) -> bool:
     """Whether a new object was a part of a track until this frame, on which the track has shrunk."""
     shrunk = int(now[life.object_id].patch.sum()) < DIVIDED * int(life.before.patch.sum())
-    common = common_pixels((carried.box, carried.patch), (life.before.box, life.before.patch))
+    common = common_pixels(carried.found, life.before.found)
     return shrunk and common > PART * int(carried.patch.sum())

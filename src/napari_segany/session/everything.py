@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from napari_segany.core.instances import Found, Instances, best_of_overlapping, non_maximum_suppression
-from napari_segany.core.masks import Candidates, bounding_box, remove_small_parts
+from napari_segany.core.masks import bounding_box, remove_small_parts
 from napari_segany.core.prompts import Prompt
 from napari_segany.core.protocols import Embedding, ImageModel
 from napari_segany.core.settings import EverythingSettings
@@ -68,18 +68,12 @@ def everything(
     scores: list[float] = []
     for start in range(0, len(prompts), BATCH):
         for candidates in model.predict(embedding, prompts[start : start + BATCH]):
-            for index in _accepted(candidates, settings):
+            for index in map(int, np.flatnonzero(settings.accepts(candidates))):
                 found.append(candidates.patch(index))
                 scores.append(float(candidates.scores[index]))
         if progress is not None:
             progress(min(start + BATCH, len(prompts)), len(prompts))
     return _merge(embedding.image_shape, found, np.array(scores), settings)
-
-
-def _accepted(candidates: Candidates, settings: EverythingSettings) -> np.ndarray:
-    good = candidates.scores >= settings.score_threshold
-    good &= candidates.stability(settings.stability_offset) >= settings.stability_threshold
-    return np.flatnonzero(good)
 
 
 def _merge(shape: tuple[int, int], found: list[Found], scores: np.ndarray, settings: EverythingSettings) -> Instances:

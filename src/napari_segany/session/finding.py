@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from napari_segany.core.boxes import Box
 from napari_segany.core.concepts import Examples
 from napari_segany.core.errors import InvalidPromptError, UnsupportedError
 from napari_segany.core.instances import Instances, best_of_overlapping
 from napari_segany.core.intensity import DEFAULT_PERCENTILES, IntensityRange, estimate_range
-from napari_segany.core.masks import Box
 from napari_segany.core.protocols import ConceptModel, Embedding, ImageModel
 from napari_segany.core.settings import FindSettings
 from napari_segany.session.stitching import Piece, stitch
@@ -133,6 +133,4 @@ def _tidied(found: Instances, settings: FindSettings) -> Instances:
     objects = found.found()
     large = [i for i, (_, patch) in enumerate(objects) if np.count_nonzero(patch) >= max(settings.min_area, 1)]
     kept = best_of_overlapping([objects[i] for i in large], found.scores[large], settings.overlap_threshold)
-    chosen = [large[k] for k in kept]
-    features = None if found.features is None else found.features[chosen]
-    return Instances.from_patches(found.shape, [objects[i] for i in chosen], found.scores[chosen], features)
+    return found.take([large[k] for k in kept])

@@ -8,8 +8,8 @@ from itertools import combinations
 
 import numpy as np
 
+from napari_segany.core.boxes import Box, meeting
 from napari_segany.core.instances import Found, Instances, common_pixels
-from napari_segany.core.masks import Box
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +62,7 @@ def stitch(shape: tuple[int, int], pieces: Sequence[Piece], windows: Sequence[Bo
     for i, piece in enumerate(pieces):
         members[piece.tile].append(i)
     for a, b in combinations(range(len(windows)), 2):
-        shared = _meet(windows[a], windows[b])
+        shared = meeting(windows[a], windows[b])
         if shared is None:
             continue
         ours, theirs = ([(i, _inside(pieces[i], shared)) for i in members[tile]] for tile in (a, b))
@@ -102,14 +102,9 @@ def _is_cut(box: Box, window: Box, shape: tuple[int, int]) -> bool:
     )
 
 
-def _meet(a: Box, b: Box) -> Box | None:
-    y0, x0, y1, x1 = max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
-    return (y0, x0, y1, x1) if y1 > y0 and x1 > x0 else None
-
-
 def _inside(piece: Piece, window: Box) -> Found | None:
     """The part of a piece inside a window, None when there is none."""
-    shared = _meet(piece.box, window)
+    shared = meeting(piece.box, window)
     if shared is None:
         return None
     y0, x0, y1, x1 = shared

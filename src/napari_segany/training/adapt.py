@@ -80,7 +80,7 @@ class Provenance:
     note: str = ""
 
 
-def adapt(
+def fit(
     images: Image | Sequence[Image],
     labels: np.ndarray | Sequence[np.ndarray],
     base: ImageModel | str = "nano",
@@ -91,7 +91,40 @@ def adapt(
     seed: int = 0,
     progress: Callable[[FitReport], bool | None] | None = None,
 ) -> NanoModel:
-    """Fine-tune nano on labelled images; see `napari_segany.training.fit`."""
+    """Teach nano a structure from labelled images, in minutes on a CPU.
+
+    Parameters
+    ----------
+    images : (H, W) or (H, W, C) array, or a sequence of them
+    labels : (H, W) integer array, or a sequence of them
+        0 is whatever is not labelled. Two objects at least, better ten; of
+        four or more a quarter is kept back to measure what was learned.
+    base : model or name
+        nano, or a model that came from it.
+    name : str, optional
+        Save the model under this name: `load_model` and the window find it.
+    steps, crops : int
+        Batches to learn from, and windows in a batch.
+    learning_rate : float
+    seed : int
+    progress : callable, optional
+        Told of every step; stop by returning False, which gives `base` back.
+
+    Returns
+    -------
+    model
+        Its ``provenance`` tells what it was taught, and the mean IoU of one
+        click on the objects kept back before and after.
+
+    Raises
+    ------
+    InvalidLabelsError, InvalidImageError
+        Labels and images do not fit, or there are fewer than two objects.
+    UnsupportedError
+        `base` is of a family that cannot be taught.
+    StorageError
+        The model cannot be saved.
+    """
     pairs = _check(images, labels)
     model = load_model(base) if isinstance(base, str) else base
     if not isinstance(model, NanoModel):

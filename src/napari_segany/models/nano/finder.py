@@ -78,11 +78,7 @@ def find(model: NanoModel, embedding: NanoEmbedding, described: Described, setti
     prompts = [Prompt(box=box) for box in model.propose_boxes(embedding)]
     answers = model.predict(embedding, prompts) if prompts else []
     own = model.everything_settings
-    good = [
-        i
-        for i, answer in enumerate(answers)
-        if answer.scores[0] >= own.score_threshold and answer.stability()[0] >= own.stability_threshold
-    ]
+    good = [i for i, answer in enumerate(answers) if own.accepts(answer)[0]]
     prompts, answers = [prompts[i] for i in good], [answers[i] for i in good]
     found = [answer.patch(0) for answer in answers]
     scores = np.array([float(answer.scores[0]) for answer in answers])

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_segany.core.masks import Box, Candidates, bounding_box, mask_iou, paste
+from napari_segany.core.boxes import Box
+from napari_segany.core.masks import Candidates, bounding_box, mask_iou, paste
 from napari_segany.core.motion import BoxMotion
 from napari_segany.core.prompts import MASK_LOGIT, Prompt
 from napari_segany.models.nano.embedding import NanoEmbedding

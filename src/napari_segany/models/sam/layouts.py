@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
-
-from napari_segany.models.checkpoints import Layout, State
+from napari_segany.models.checkpoints import Layout, State, renamed
 from napari_segany.models.sam.network import VIT_SIZES, build_sam
 
-#: transformers' names and ours, tried in turn; every matching rule is applied.
+#: transformers' names and ours; every matching rule is applied, in this order.
 RENAMES = [
     (r"^vision_encoder\.layers\.(\d+)\.layer_norm", r"image_encoder.blocks.\1.norm"),
     (r"^vision_encoder\.layers\.", "image_encoder.blocks."),
@@ -33,23 +31,17 @@ RENAMES = [
     (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head))\.proj_in\.", r"\1.layers.0."),
     (r"^(mask_decoder\.(?:output_hypernetworks_mlps\.\d+|iou_prediction_head))\.proj_out\.", r"\1.layers.2."),
 ]
-#: The Fourier matrix again, under the name of the prompt encoder.
+#: The Fourier matrix, and the same again under the name of the prompt encoder.
+FOURIER = "shared_image_embedding.positional_embedding"
 TIED = "prompt_encoder.shared_embedding.positional_embedding"
 
 
 def from_transformers(state: State) -> State:
     """Rename the keys of transformers' SamModel; the tied copy of the Fourier matrix goes."""
-    renamed: State = {}
-    for key, value in state.items():
-        if key == TIED and "shared_image_embedding.positional_embedding" in state:
-            continue
-        name = "shared_image_embedding.positional_embedding" if key == TIED else key
-        for pattern, replacement in RENAMES:
-            name, changed = re.subn(pattern, replacement, name)
-            if changed:
-                break
-        renamed[name] = value
-    return renamed
+    own = {key: value for key, value in state.items() if key != TIED}
+    if TIED in state:
+        own.setdefault(FOURIER, state[TIED])
+    return {renamed(key, RENAMES): value for key, value in own.items()}
 
 
 def _vit_size(channels: int) -> str | None:

@@ -66,10 +66,15 @@ class MaskDecoder(nn.Module):
         tokens, image = self.transformer(torch.cat([own, prompts], dim=1), image, image_position)
         wanted = range(self.outputs)[outputs]
         weights = torch.stack([self.output_hypernetworks_mlps[k](tokens[:, 1 + k]) for k in wanted], dim=1)
-        return self._masks(image, weights), self.iou_prediction_head(tokens[:, 0])[:, outputs]
+        return self.masks(image, weights), self.iou_prediction_head(tokens[:, 0])[:, outputs]
 
-    def _masks(self, image: Tensor, weights: Tensor) -> Tensor:
+    def masks(
+        self, image: Tensor, weights: Tensor, finest: Tensor | None = None, finer: Tensor | None = None
+    ) -> Tensor:
         """Upscale (P, N, C) four times and multiply with (P, K, C/8) to (P, K, h, w).
+
+        Features of the image of twice and four times the resolution may be added on the way,
+        (1, N, 4, C/4) and (1, N, 4, 4, C/8).
 
         A 2x2 transposed convolution of stride 2 is one matrix product for each
         pixel. Channels stay last throughout; only the few finished masks are
@@ -79,10 +84,11 @@ class MaskDecoder(nn.Module):
         assert isinstance(first, nn.ConvTranspose2d) and isinstance(second, nn.ConvTranspose2d)
         assert isinstance(norm, LayerNorm2d)
         side, prompts = int(image.shape[1] ** 0.5), len(image)
-        fine = split_pixels(image, first)  # (P, N, 4, C/4)
-        fine = F.gelu(norm.last(fine))
-        finest = F.gelu(split_pixels(fine, second)).flatten(1, 3)  # (P, N * 4 * 4, C/8)
-        masks = weights @ finest.transpose(1, 2)
+        x = split_pixels(image, first)  # (P, N, 4, C/4)
+        x = F.gelu(norm.last(x if finer is None else x + finer))
+        x = split_pixels(x, second)  # (P, N, 4, 4, C/8)
+        x = F.gelu(x if finest is None else x + finest).flatten(1, 3)
+        masks = weights @ x.transpose(1, 2)
         # (y, x) of the cell, then (dy, dx) of each of the two splits.
         masks = masks.view(prompts, -1, side, side, 2, 2, 2, 2)
         return masks.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(prompts, -1, 4 * side, 4 * side)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
-
-from napari_segany.models.checkpoints import Layout, State
+from napari_segany.models.checkpoints import Layout, State, renamed
 from napari_segany.models.sam2.network import build_sam2, size_of
 
 FOURIER = "sam_prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
@@ -49,6 +47,11 @@ TRANSFORMERS = [
     (r"^no_object_pointer$", "no_obj_ptr"),
     (r"^occlusion_spatial_embedding_parameter$", "no_obj_embed_spatial"),
 ]
+#: Published names and ours.
+PUBLISHED = [
+    (r"((?:blocks|transformer\.layers)\.\d+\.mlp)\.layers\.0\.", r"\1.lin1."),
+    (r"((?:blocks|transformer\.layers)\.\d+\.mlp)\.layers\.1\.", r"\1.lin2."),
+]
 #: The Fourier matrix again, under the name of the prompt encoder.
 TIED = "prompt_encoder.shared_embedding.positional_embedding"
 #: All kinds of points in one matrix.
@@ -57,24 +60,21 @@ POINTS = "prompt_encoder.point_embed.weight"
 
 def from_published(state: State) -> State:
     """Rename the keys of a published checkpoint."""
-    pattern = re.compile(r"((?:blocks|transformer\.layers)\.\d+\.mlp)\.layers\.([01])\.")
-    return {pattern.sub(lambda m: f"{m[1]}.lin{int(m[2]) + 1}.", key): value for key, value in state.items()}
+    return {renamed(key, PUBLISHED): value for key, value in state.items()}
 
 
 def from_transformers(state: State) -> State:
     """Rename the keys of transformers' Sam2VideoModel."""
-    renamed: State = {}
+    found: State = {}
     for key, value in state.items():
         if key == TIED:
             continue
         if key == POINTS:
             for kind in range(len(value)):
-                renamed[f"sam_prompt_encoder.point_embeddings.{kind}.weight"] = value[kind : kind + 1]
+                found[f"sam_prompt_encoder.point_embeddings.{kind}.weight"] = value[kind : kind + 1]
             continue
-        for pattern, replacement in TRANSFORMERS:
-            key = re.sub(pattern, replacement, key)
-        renamed[key] = value
-    return renamed
+        found[renamed(key, TRANSFORMERS)] = value
+    return found
 
 
 def _size(state: State, trunk: str, absence: str) -> str | None:

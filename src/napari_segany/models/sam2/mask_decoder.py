@@ -9,9 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_segany.models.layers.mlp import Mlp
-from napari_segany.models.layers.norm import LayerNorm2d
-from napari_segany.models.layers.two_way import TwoWayTransformer
-from napari_segany.models.sam.mask_decoder import split_pixels
+from napari_segany.models.sam import mask_decoder as sam
 
 #: Mask 0 is given up for the best of 1 to 3 when less of it survives a shift of the threshold.
 STABILITY_OFFSET, STABILITY_THRESHOLD = 0.05, 0.98
@@ -37,40 +35,22 @@ class Decoded(NamedTuple):
     tokens: Tensor
 
 
-class MaskDecoder(nn.Module):
-    """Decode masks.
+class MaskDecoder(sam.MaskDecoder):
+    """SAM's decoder with finer features of the image, and a token that tells whether the object is there.
 
     Parameters
     ----------
-    channels, heads, hidden, depth : int
-        Of the two-way transformer.
-    score_hidden : int
-        Width of the IoU head.
+    channels, heads, hidden, depth, score_hidden : int
+        See `napari_segany.models.sam.mask_decoder.MaskDecoder`.
     """
-
-    outputs = 4
 
     def __init__(
         self, channels: int = 256, heads: int = 8, hidden: int = 2048, depth: int = 2, score_hidden: int = 256
     ) -> None:
-        super().__init__()
-        self.transformer = TwoWayTransformer(depth, channels, heads, hidden)
+        super().__init__(channels, heads, hidden, depth, score_hidden)
         self.obj_score_token = nn.Embedding(1, channels)
-        self.iou_token = nn.Embedding(1, channels)
-        self.mask_tokens = nn.Embedding(self.outputs, channels)
-        self.output_upscaling = nn.Sequential(
-            nn.ConvTranspose2d(channels, channels // 4, 2, stride=2),
-            LayerNorm2d(channels // 4),
-            nn.GELU(),
-            nn.ConvTranspose2d(channels // 4, channels // 8, 2, stride=2),
-            nn.GELU(),
-        )
         self.conv_s0 = nn.Conv2d(channels, channels // 8, 1)
         self.conv_s1 = nn.Conv2d(channels, channels // 4, 1)
-        self.output_hypernetworks_mlps = nn.ModuleList(
-            Mlp(channels, channels, channels // 8, 3) for _ in range(self.outputs)
-        )
-        self.iou_prediction_head = Mlp(channels, score_hidden, self.outputs, 3)
         self.pred_obj_score_head = Mlp(channels, channels, 1, 3)
 
     def skips(self, fine: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,7 +71,7 @@ class MaskDecoder(nn.Module):
         finest = finest.view(1, side, 2, 2, side, 2, 2, -1).permute(0, 1, 4, 2, 5, 3, 6, 7)
         return finest.reshape(1, side * side, 4, 4, -1), finer
 
-    def forward(
+    def forward(  # type: ignore[override]
         self,
         image: Tensor,
         image_position: Tensor,
@@ -118,7 +98,7 @@ class MaskDecoder(nn.Module):
         )
         mask_tokens = tokens[:, 2 : 2 + self.outputs]
         weights = torch.stack([mlp(mask_tokens[:, k]) for k, mlp in enumerate(self.output_hypernetworks_mlps)], dim=1)
-        logits = self._masks(image, skips, weights[:, 1:] if several else weights)
+        logits = self.masks(image, weights[:, 1:] if several else weights, *skips)
         scores = self.iou_prediction_head(tokens[:, 1]).sigmoid()
         presence = self.pred_obj_score_head(tokens[:, 0])[:, 0]
         if several:
@@ -127,18 +107,6 @@ class MaskDecoder(nn.Module):
         best = torch.where(stable, 0, scores[:, 1:].argmax(dim=1) + 1)
         row = torch.arange(len(best), device=best.device)
         return Decoded(logits[row, best][:, None], scores[row, best][:, None], presence, mask_tokens[:, :1])
-
-    def _masks(self, image: Tensor, skips: tuple[Tensor, Tensor], weights: Tensor) -> Tensor:
-        """Upscale (P, N, C) four times, with skips, and multiply with (P, K, C/8) to (P, K, h, w)."""
-        first, norm, _, second, _ = self.output_upscaling
-        assert isinstance(first, nn.ConvTranspose2d) and isinstance(second, nn.ConvTranspose2d)
-        assert isinstance(norm, LayerNorm2d)
-        side, prompts = int(image.shape[1] ** 0.5), len(image)
-        finest, finer = skips
-        x = F.gelu(norm.last(split_pixels(image, first) + finer))
-        x = F.gelu(split_pixels(x, second) + finest).flatten(1, 3)
-        masks = (weights @ x.transpose(1, 2)).view(prompts, -1, side, side, 2, 2, 2, 2)
-        return masks.permute(0, 1, 2, 4, 6, 3, 5, 7).reshape(prompts, -1, 4 * side, 4 * side)
 
 
 def _is_stable(logits: Tensor) -> Tensor:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from napari_segany.core.boxes import box_iou
 from napari_segany.core.masks import bounding_box
-from napari_segany.core.motion import BoxMotion, box_iou
+from napari_segany.core.motion import BoxMotion
 
 #: Frames in a row that must be good before motion has a say.
 STABLE_FRAMES = 15

@@ -6,7 +6,7 @@ import re
 
 import torch
 
-from napari_segany.models.checkpoints import Layout, State
+from napari_segany.models.checkpoints import Layout, State, renamed
 from napari_segany.models.sam2 import layouts as sam2
 from napari_segany.models.sam3.network import build_sam3
 
@@ -96,18 +96,12 @@ TRANSFORMERS = [
 ]
 
 
-def _renamed(key: str, rules: list[tuple[str, str]]) -> str:
-    for pattern, replacement in rules:
-        key = re.sub(pattern, replacement, key)
-    return key
-
-
 def from_published(state: State) -> State:
     """Rename the keys of the published checkpoint."""
-    renamed = {_renamed(key, PUBLISHED): value for key, value in state.items() if not UNUSED.search(key)}
+    found = {renamed(key, PUBLISHED): value for key, value in state.items() if not UNUSED.search(key)}
     # The first learned position belongs to a token that is not used here.
-    renamed["trunk.pos_embed"] = renamed["trunk.pos_embed"][:, 1:]
-    return renamed
+    found["trunk.pos_embed"] = found["trunk.pos_embed"][:, 1:]
+    return found
 
 
 def from_transformers(state: State) -> State:
@@ -115,7 +109,7 @@ def from_transformers(state: State) -> State:
     prefix = "tracker_model."
     tracker = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     rest = {key: value for key, value in state.items() if not key.startswith(prefix) and not UNUSED.search(key)}
-    return sam2.from_transformers(tracker) | _joined({_renamed(key, TRANSFORMERS): v for key, v in rest.items()})
+    return sam2.from_transformers(tracker) | _joined({renamed(key, TRANSFORMERS): v for key, v in rest.items()})
 
 
 def _joined(state: State) -> State:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from napari_segany.core.boxes import Box
 from napari_segany.core.concepts import Examples
 from napari_segany.core.instances import Instances
 from napari_segany.core.intensity import IntensityRange
-from napari_segany.core.masks import Box
 from napari_segany.core.settings import FindSettings, Presence
 from napari_segany.models.sam2.predictor import Sam2Embedding, Sam2Model
 from napari_segany.models.sam3.network import Sam3, no_boxes
