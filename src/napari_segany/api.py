@@ -6,6 +6,7 @@ and opening the dock widget stay fast.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -366,18 +367,29 @@ class Session(ConceptSession):
         index: Mapping[str, int] | None = None,
     ) -> None:
         from napari_segany.io.frames import Frames
-        from napari_segany.io.session_store import Recorder, save_state
+        from napari_segany.io.labels import ZarrLabels
+        from napari_segany.io.session_store import Recorder, save_state, set_aside_damaged
 
         network = _resolve_model(model)
         frames = stack if isinstance(stack, Frames) else open_stack(stack, axis, axes, index)
         store = _open_labels(labels, frames)
         self._stack = frames
-        self._recorder = Recorder(Path(labels)) if isinstance(labels, str | Path) else None
-        super().__init__(frames, network, store, self._recorder)
-        if self._recorder is not None and not (Path(labels) / "segany" / "session.json").exists():
-            # From now on a killed session can be opened again.
-            save_state(Path(labels), self.state())
-            self._recorder.restart()
+        self._recorder = None
+        try:
+            if isinstance(labels, str | Path):
+                set_aside_damaged(Path(labels))
+                self._recorder = Recorder(Path(labels))
+            super().__init__(frames, network, store, self._recorder)
+            if self._recorder is not None and not (Path(labels) / "segany" / "session.json").exists():
+                # From now on a killed session can be opened again.
+                save_state(Path(labels), self.state())
+                self._recorder.restart()
+        except BaseException:
+            if self._recorder is not None:
+                self._recorder.close()
+            if store is not labels and isinstance(store, ZarrLabels):
+                store.close()
+            raise
 
     def state(self) -> SessionState:
         """Everything of this session but its pixels."""
@@ -467,7 +479,22 @@ class Session(ConceptSession):
         session.scores.update(state.scores)
         session.parents.update(state.parents)
         session.finished.update(state.finished)
+        session._report_missing(path)
         return session
+
+    def _report_missing(self, path: Path) -> None:
+        """Say which frames are gone that objects were written into: they read as if nothing were there."""
+        from napari_segany.io.labels import ZarrLabels
+
+        written = {frame for _, frame in (*self.scores, *self.accepted)}
+        missing = self.store.missing(sorted(written)) if isinstance(self.store, ZarrLabels) else []
+        if missing:
+            self.finished -= set(missing)
+            listed = ", ".join(map(str, missing[:10])) + (" and more" if len(missing) > 10 else "")
+            warnings.warn(
+                f"The labels of frame {listed} in {path} are gone; accept or propagate the objects there again.",
+                stacklevel=3,
+            )
 
     def close(self) -> None:
         """Release files and locks; labels and session stay on disk."""

@@ -2,6 +2,7 @@
 
 import os
 import tempfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -33,7 +34,7 @@ values = st.recursive(
 )
 
 
-@given(st.lists(st.dictionaries(st.text().filter(lambda key: key != "version"), values)))
+@given(st.lists(st.dictionaries(st.text(), values)))
 @settings(max_examples=40, deadline=None)
 def test_any_events_come_back(events: list[dict]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -42,7 +43,7 @@ def test_any_events_come_back(events: list[dict]) -> None:
         for event in events:
             journal.append(event)
         journal.close()
-        assert read_journal(path) == [{"version": 1, **event} for event in events]
+        assert read_journal(path) == events
 
 
 def test_no_journal_has_no_events(tmp_path: Path) -> None:
@@ -118,7 +119,7 @@ def test_a_closed_journal_and_a_newer_one_say_so(tmp_path: Path, monkeypatch: py
     journal.close()
     with pytest.raises(StorageError, match="was closed"):
         journal.append({})
-    monkeypatch.setattr(module, "VERSION", 2)
+    monkeypatch.setattr(module, "VERSION", 3)
     written(tmp_path / "new.jsonl", 1)
     monkeypatch.undo()
     with pytest.raises(StorageError, match="newer version"):
@@ -129,3 +130,76 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be written"):
         Journal(tmp_path / "file" / "j.jsonl")
+
+
+def test_events_of_one_gesture_are_there_together_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    journal = Journal(path)
+    journal.append({"frame": 0}, {"frame": 1})
+    journal.append({"frame": 2}, {"frame": 3})
+    journal.close()
+    whole = path.read_bytes()
+    for cut in range(len(whole)):
+        path.write_bytes(whole[:cut])
+        assert frames(path) in ([], [0, 1])
+
+
+def test_a_line_that_could_not_be_removed_is_removed_before_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "j.jsonl"
+    journal = Journal(path)
+    journal.append({"frame": 0})
+
+    class Gone:
+        """A file whose disk went away in the middle of a line."""
+
+        closed = False
+
+        def __init__(self, file) -> None:
+            self.file, self.fileno = file, file.fileno
+
+        def write(self, line: bytes) -> int:
+            return self.file.write(line[:9])
+
+        def truncate(self, size: int) -> None:
+            raise OSError(5, "Input/output error")
+
+    whole, journal._file = journal._file, Gone(journal._file)
+    for _ in range(2):
+        with pytest.raises(StorageError, match="cannot be written"):
+            journal.append({"frame": 1})
+    journal._file = whole
+    journal.append({"frame": 2})
+    journal.close()
+    assert frames(path) == [0, 2]
+
+
+def line(body: str) -> bytes:
+    return f"{zlib.crc32(body.encode()):08x} {body}\n".encode()
+
+
+def test_journals_of_the_first_version_are_read(tmp_path: Path) -> None:
+    (tmp_path / "j.jsonl").write_bytes(line('{"version":1,"event":"frame","frame":4}'))
+    assert read_journal(tmp_path / "j.jsonl") == [{"event": "frame", "frame": 4}]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "x",
+        "[]",
+        "5",
+        "{}",
+        '{"version":"2","events":[]}',
+        '{"version":2}',
+        '{"version":2,"events":[1]}',
+        "[" * 99_999,
+    ],
+)
+def test_lines_that_are_whole_and_make_no_sense_are_left_out(body: str, tmp_path: Path) -> None:
+    path = tmp_path / "j.jsonl"
+    path.write_bytes(line(body) + line('{"version":2,"events":[{"frame":1}]}'))
+    with pytest.warns(UserWarning, match="Line 1 of the journal"):
+        assert frames(path) == [1]

@@ -51,4 +51,4 @@ def events() -> list[dict]:
 def session(events: list[dict]) -> Session:
     """Six empty frames of 40 x 50 and a model that draws discs."""
     frames = ArrayFrames(np.zeros((6, 40, 50), dtype=np.uint8))
-    return Session(frames, DiscModel(), ArrayLabels((6, 40, 50)), record=events.append)
+    return Session(frames, DiscModel(), ArrayLabels((6, 40, 50)), record=events.extend)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,15 @@ import numpy as np
 from napari_segany.core.errors import InvalidLabelsError, StorageError
 from napari_segany.io.label_checks import check_fit, check_frame, check_label_dtype
 from napari_segany.io.lock import OutputLock
-from napari_segany.io.ngff import DEFAULT_NAME, check_output, create_labels, finish_labels, read_layout, replace_frame
+from napari_segany.io.ngff import (
+    DEFAULT_NAME,
+    check_output,
+    create_labels,
+    finish_labels,
+    is_stored,
+    read_layout,
+    replace_frame,
+)
 
 #: Side of a chunk; a frame is one shard of them.
 CHUNK = 256
@@ -176,6 +184,10 @@ class ZarrLabels:
         except Exception as error:
             # Such as a damaged chunk, which a change of a part of it has to read first.
             raise StorageError(f"Could not write {what} to {self.path}: {error}.") from error
+
+    def missing(self, frames: Iterable[int]) -> list[int]:
+        """Those of some frames that nothing is stored of: never written, or lost."""
+        return [frame for frame in frames if not is_stored(self.path, self.name, frame)]
 
     def array(self) -> LabelArray:
         """The labels as an array-like that writes through the one writer."""

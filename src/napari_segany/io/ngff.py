@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import colorsys
-import os
 import re
 import shutil
 import warnings
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_segany.core.durable import sync
 from napari_segany.core.errors import InvalidLabelsError, StorageError
 
 VERSION = "0.5"
@@ -67,7 +67,9 @@ def create_labels(
     try:
         root = _zarr().open_group(path, mode="a", zarr_format=3)
         group = root.require_group("labels").require_group(name)
-        array = group["0"] if "0" in group else _create_array(group, "0", shape, dtype, axes, chunk)
+        # Empty frames are stored too: those that are missing were never written, or are lost.
+        with _zarr().config.set({"array.write_empty_chunks": True}):
+            array = group["0"] if "0" in group else _create_array(group, "0", shape, dtype, axes, chunk)
         if "ome" not in group.attrs:
             _describe(group, axes, scale, 1, _image_label(root))
         ome = dict(root["labels"].attrs).get("ome", {})
@@ -77,6 +79,11 @@ def create_labels(
     except (OSError, ValueError, TypeError) as error:
         raise StorageError(f"Labels cannot be created in {path}: {error}.") from error
     return array
+
+
+def is_stored(path: Path, name: str, frame: int) -> bool:
+    """Whether a frame of full resolution was written."""
+    return any(_frame_folder(path, name, frame).glob("*/*"))
 
 
 def _frame_folder(path: Path, name: str, frame: int) -> Path:
@@ -93,18 +100,10 @@ def replace_frame(array: Any, path: Path, name: str, frame: int, labels: np.ndar
         # Zarr reads what it overwrites, which fails where it is damaged; then nothing is lost by removing it.
         shutil.rmtree(_frame_folder(path, name, frame), ignore_errors=True)
         array[frame] = labels
-    _sync(_frame_folder(path, name, frame))
-
-
-def _sync(folder: Path) -> None:
-    for part in (folder.parent, folder, *folder.rglob("*")):
-        # Folders cannot be synchronised on Windows.
-        if part.is_file() or (part.is_dir() and os.name == "posix"):
-            handle = os.open(part, os.O_RDONLY if part.is_dir() else os.O_RDWR)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+    folder = _frame_folder(path, name, frame)
+    for part in (*folder.rglob("*"), folder, folder.parent):
+        if part.exists():
+            sync(part)
 
 
 def _create_array(group: Any, level: str, shape: Sequence[int], dtype: np.dtype, axes: str, chunk: int) -> Any:
@@ -160,6 +159,8 @@ def finish_labels(
     """Write colours, properties and the pyramid of a finished label image, leaving out damaged frames."""
     root = _zarr().open_group(path, mode="a")
     group = root[f"labels/{name}"]
+    # Whoever opens them meanwhile, or after a kill, is not led to levels that are half written.
+    _describe(group, axes, scale, 1, dict(group.attrs)["ome"]["image-label"])
     levels: list[Any] = []
     shape = array.shape
     while max(shape[1:]) > SMALLEST_LEVEL:

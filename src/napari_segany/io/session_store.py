@@ -2,84 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
-import zlib
+import warnings
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from napari_segany.core.durable import replacing
 from napari_segany.core.errors import StorageError
-from napari_segany.core.intensity import IntensityRange
-from napari_segany.core.prompts import Prompt
-from napari_segany.core.state import ImageReference, Key, SessionState
+from napari_segany.core.state import SessionState
 from napari_segany.io.journal import Journal, read_journal
+from napari_segany.io.state_codec import DAMAGE, TABLES, decode_entry, decode_state, encode_state, encode_value
 
 VERSION = 1
-TABLES = ("prompts", "accepted", "scores", "parents")
-#: The largest number that half precision holds.
-LARGEST_LOGIT = 65504.0
 
 
 def _folder(path: Path) -> Path:
     return path / "segany"
-
-
-def encode_prompt(prompt: Prompt) -> dict[str, Any]:
-    """Turn a prompt into JSON; the mask is kept as compressed half-precision logits, cut to their range."""
-    encoded: dict[str, Any] = {"points": prompt.points.tolist(), "labels": prompt.labels.tolist()}
-    if prompt.box is not None:
-        encoded["box"] = prompt.box.tolist()
-    if prompt.mask is not None:
-        logits = np.clip(prompt.mask, -LARGEST_LOGIT, LARGEST_LOGIT).astype("<f2")
-        packed = zlib.compress(logits.tobytes(), 1)
-        encoded["mask"] = {"shape": list(prompt.mask.shape), "data": base64.b64encode(packed).decode()}
-    return encoded
-
-
-def decode_prompt(encoded: dict[str, Any]) -> Prompt:
-    """Turn JSON back into a prompt."""
-    mask = encoded.get("mask")
-    if mask is not None:
-        shape = tuple(int(extent) for extent in mask["shape"])
-        # Never more than the mask can hold, whatever the file claims to unpack to.
-        data = zlib.decompressobj().decompress(base64.b64decode(mask["data"]), 2 * shape[0] * shape[1])
-        mask = np.frombuffer(data, "<f2").reshape(shape).astype(np.float32)
-    return Prompt(
-        np.asarray(encoded["points"], dtype=np.float64).reshape(-1, 2),
-        np.asarray(encoded["labels"], dtype=np.int64),
-        None if encoded.get("box") is None else np.asarray(encoded["box"], dtype=np.float64),
-        mask,
-    )
-
-
-def _portable(image: str | None, path: Path) -> str | None:
-    """Path of an image as the session in `path` names it: relative when it lies beside it, so that both can move."""
-    parent = path.resolve().parent
-    if image is None or not Path(image).is_relative_to(parent):
-        return image
-    return Path(image).relative_to(parent).as_posix()
-
-
-def _located(image: str | None, path: Path) -> str | None:
-    """Undo `_portable`; a relative path may not lead out of the folder that the session lies in."""
-    if image is None or Path(image).is_absolute():
-        return image
-    parent = path.resolve().parent
-    found = Path(os.path.normpath(parent / image))
-    if not found.is_relative_to(parent):
-        raise StorageError(f"The session in {path} names an image outside of its folder and is not trusted: {image}.")
-    return str(found)
-
-
-def _encode(table: str, value: Any) -> Any:
-    return encode_prompt(value) if table == "prompts" and value is not None else value
-
-
-def _decode(table: str, value: Any) -> Any:
-    return decode_prompt(value) if table == "prompts" and value is not None else value
 
 
 def save_state(path: Path, state: SessionState) -> None:
@@ -89,32 +28,12 @@ def save_state(path: Path, state: SessionState) -> None:
     ------
     StorageError
     """
-    image = state.image
-    document = {
-        "version": VERSION,
-        "model": state.model,
-        "image": {
-            "path": _portable(image.path, path),
-            "axes": image.axes,
-            "axis": image.axis,
-            "index": image.index,
-            "shape": list(image.shape),
-            "intensity": {"low": list(image.intensity.low), "high": list(image.intensity.high)},
-        },
-        "finished": sorted(state.finished),
-    }
-    for table in TABLES:
-        entries = getattr(state, table)
-        document[table] = [[*key, _encode(table, value)] for key, value in sorted(entries.items())]
+    document = {"version": VERSION, **encode_state(state, path)}
     folder = _folder(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        new = folder / "session.json.new"
-        with new.open("w") as file:
-            json.dump(document, file)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(folder / "session.json")
+        with replacing(folder / "session.json") as new:
+            new.write_text(json.dumps(document))
         journal = folder / "journal.jsonl"
         if journal.exists():
             # Emptied in place: whoever appends to it goes on doing so, on Windows too.
@@ -124,7 +43,7 @@ def save_state(path: Path, state: SessionState) -> None:
 
 
 def load_state(path: Path) -> SessionState:
-    """Read the state of a session and replay its journal.
+    """Read the state of a session and replay its journal; single entries that are damaged are left out with a warning.
 
     Raises
     ------
@@ -132,74 +51,108 @@ def load_state(path: Path) -> SessionState:
         No session there, one whose state file is damaged or not trusted, or one of a newer version.
     """
     file = _folder(path) / "session.json"
-    if not file.exists():
-        raise StorageError(f"{path} holds no session; its labels can be opened with labels={str(path)!r}.")
     try:
-        document = json.loads(file.read_text())
-        if document["version"] > VERSION:
-            raise StorageError(f"The session in {path} was written by a newer version; update napari-segany.")
-        state = _parse(document, path)
-    except StorageError:
-        raise
-    except Exception as error:
+        state = _parse(_read(file, path), path)
+    except DAMAGE as error:
         raise StorageError(
             f"The state file {file} is damaged; the labels beside it are whole and can be opened with "
             f"labels={str(path)!r}."
         ) from error
     for event in read_journal(_folder(path) / "journal.jsonl"):
-        replay(state, event)
+        try:
+            replay(state, event)
+        except DAMAGE:
+            warnings.warn(f"An event in the journal of {path} is damaged and was left out.", stacklevel=2)
     return state
 
 
-def _parse(document: dict[str, Any], path: Path) -> SessionState:
-    image = document["image"]
-    intensity = IntensityRange(tuple(image["intensity"]["low"]), tuple(image["intensity"]["high"]))
-    reference = ImageReference(
-        _located(image["path"], path),
-        image["axes"],
-        image["axis"],
-        dict(image["index"]),
-        tuple(image["shape"]),
-        intensity,
-    )
-    tables = {
-        # Sessions of the first versions know no parents.
-        table: {(int(i), int(frame)): _decode(table, value) for i, frame, value in document.get(table, [])}
-        for table in TABLES
-    }
-    return SessionState(reference, str(document["model"]), finished=set(document["finished"]), **tables)
+def _read(file: Path, path: Path) -> str:
+    try:
+        return file.read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        raise StorageError(f"{path} holds no session; its labels can be opened with labels={str(path)!r}.") from None
+    except UnicodeDecodeError:
+        return ""
+    except OSError as error:
+        raise StorageError(f"The session {file} cannot be read: {error.strerror or error}.") from error
+
+
+def _parse(text: str, path: Path) -> SessionState:
+    document = json.loads(text)
+    if document["version"] > VERSION:
+        raise StorageError(f"The session in {path} was written by a newer version; update napari-segany.")
+    return decode_state(document, path)
+
+
+def set_aside_damaged(path: Path) -> None:
+    """Rename a state file that cannot be read, and its journal, so that a new session does not write over them.
+
+    Raises
+    ------
+    StorageError
+        It was written by a newer version, is not trusted, or cannot be read or renamed.
+    """
+    file = _folder(path) / "session.json"
+    if not file.exists():
+        return
+    try:
+        _parse(_read(file, path), path)
+    except DAMAGE:
+        number = 1
+        while any((file.parent / f"{name}.damaged-{number}").exists() for name in (file.name, "journal.jsonl")):
+            number += 1
+        try:
+            for old in (file.parent / "journal.jsonl", file):
+                if old.exists():
+                    old.replace(old.with_name(f"{old.name}.damaged-{number}"))
+        except OSError as error:
+            raise StorageError(f"The session cannot be saved in {path}: {error.strerror or error}.") from error
 
 
 def replay(state: SessionState, event: dict[str, Any]) -> None:
     """Apply one journal event to a state."""
     if event["event"] == "set" and event["table"] in TABLES:
-        key: Key = (int(event["object"]), int(event["frame"]))
+        key, value = decode_entry(event["table"], event["object"], event["frame"], event["value"], state.image)
         entries = getattr(state, event["table"])
-        if event["value"] is None:
+        if value is None:
             entries.pop(key, None)
         else:
-            entries[key] = _decode(event["table"], event["value"])
+            entries[key] = value
     elif event["event"] == "frame":
-        state.finished.add(int(event["frame"]))
+        key, _ = decode_entry("", 1, event["frame"], None, state.image)
+        state.finished.add(key[1])
     elif event["event"] == "run":
         state.finished.clear()
 
 
 class Recorder:
-    """Writes what a session announces into the journal beside its labels."""
+    """Writes what a session announces into the journal beside its labels.
+
+    What could not be written, for example to a full disk, is written together
+    with what comes next, unless the session is saved before.
+    """
 
     def __init__(self, path: Path) -> None:
         self._journal_path = _folder(path) / "journal.jsonl"
         self._journal = Journal(self._journal_path)
+        self._owed: list[dict[str, Any]] = []
 
-    def __call__(self, event: dict[str, Any]) -> None:
-        """Record one event; see `Session` for their forms."""
-        if event["event"] == "set":
-            event = {**event, "value": _encode(event["table"], event["value"])}
-        self._journal.append(event)
+    def __call__(self, events: list[dict[str, Any]]) -> None:
+        """Record what one gesture changed; see `Session` for the forms of events.
+
+        Raises
+        ------
+        StorageError
+        """
+        for event in events:
+            value = {"value": encode_value(event["table"], event["value"])} if event["event"] == "set" else {}
+            self._owed.append({**event, **value})
+        self._journal.append(*self._owed)
+        self._owed.clear()
 
     def restart(self) -> None:
         """Go on in a new journal after the state was saved."""
+        self._owed.clear()
         self._journal.close()
         self._journal = Journal(self._journal_path)
 

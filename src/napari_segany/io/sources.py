@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from napari_segany.core.errors import InvalidImageError, StorageError
+from napari_segany.core.paths import exists
 from napari_segany.io.tiff import open_tiff
 
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif"}
@@ -84,7 +85,7 @@ def open_source(source: Any, level: int = 0) -> Source:
 
 
 def _open_path(path: Path, level: int) -> Source:
-    if not path.exists():
+    if not exists(path):
         raise StorageError(f"There is no file or folder {path}.")
     try:
         if path.is_dir():

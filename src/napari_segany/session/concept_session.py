@@ -132,13 +132,12 @@ class ConceptSession(Session):
         step = Step("track")
         try:
             for tracked in run.frames(span):
-                for object_id, parent in tracked.parents.items():
-                    edit = self._set("parents", (object_id, tracked.frame), parent)
-                    edit.redo()
-                    self._record_set(edit)
-                    step.edits.append(edit)
+                parents = [
+                    self._set("parents", (object_id, tracked.frame), parent)
+                    for object_id, parent in tracked.parents.items()
+                ]
                 visit = Visit(tracked.frame, tracked.found, frozenset(tracked.found))
-                yield self._write(step, visit)
+                yield self._write(step, visit, parents)
         finally:
             self.history.push(step)
 

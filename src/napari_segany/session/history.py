@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -51,6 +52,14 @@ class LabelEdit:
         y0, x0, y1, x1 = bounding_box(before != after)
         self.window = slice(y0, y1), slice(x0, x1)
         self.before, self.after = Packed(before[self.window]), Packed(after[self.window])
+
+    @property
+    def happened(self) -> bool:
+        """Whether the labels are not those from before; True also where they cannot be read."""
+        try:
+            return bool((self.store.read(self.frame)[self.window] != self.before.unpack()).any())
+        except OSError:
+            return True
 
     def undo(self) -> None:
         """Write the labels from before."""
@@ -101,14 +110,34 @@ class Step:
     name: str
     edits: list[Edit] = field(default_factory=list)
 
+    def do(self, edit: Edit, act: Callable[[], None] | None = None) -> None:
+        """Make an edit, by `act` if given, and keep it; also where a disk fails that has written all the same."""
+        try:
+            (act or edit.redo)()
+        except BaseException:
+            if isinstance(edit, LabelEdit) and edit.happened:
+                self.edits.append(edit)
+            raise
+        self.edits.append(edit)
+
     @property
     def frames(self) -> set[int]:
         """Frames whose labels the step changed."""
         return {edit.frame for edit in self.edits if isinstance(edit, LabelEdit)}
 
+    @property
+    def entries(self) -> list[EntryEdit]:
+        """Its edits that are not of labels."""
+        return [edit for edit in self.edits if isinstance(edit, EntryEdit)]
+
 
 class History:
-    """Undo and redo of steps."""
+    """Undo and redo of steps.
+
+    An edit of labels may fail, for example on a full disk; its step then stays
+    where it was, its entries as they were, and can be undone or redone wholly
+    when there is room again.
+    """
 
     def __init__(self) -> None:
         self.done: list[Step] = []
@@ -124,18 +153,23 @@ class History:
         """Reverse the last step and return it; None when there is none."""
         if not self.done:
             return None
-        step = self.done.pop()
-        for edit in reversed(step.edits):
+        step = self.done[-1]
+        for edit in _labels_first(step.edits[::-1]):
             edit.undo()
-        self.undone.append(step)
+        self.undone.append(self.done.pop())
         return step
 
     def redo(self) -> Step | None:
         """Apply the last undone step again and return it; None when there is none."""
         if not self.undone:
             return None
-        step = self.undone.pop()
-        for edit in step.edits:
+        step = self.undone[-1]
+        for edit in _labels_first(step.edits):
             edit.redo()
-        self.done.append(step)
+        self.done.append(self.undone.pop())
         return step
+
+
+def _labels_first(edits: list[Edit]) -> list[Edit]:
+    """The edits of labels, which may fail, before those that cannot; otherwise in their order."""
+    return sorted(edits, key=lambda edit: isinstance(edit, EntryEdit))

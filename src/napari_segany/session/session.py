@@ -41,11 +41,12 @@ class Session:
     labels : LabelStore
         Of the shape (N, H, W).
     record : callable, optional
-        The journal: receives every change in order, as
+        The journal: receives what each gesture changed as a list of
         ``{"event": "set", "table", "object", "frame", "value"}`` when a prompt,
-        acceptance or score becomes `value` (None: gone), and
+        acceptance or score becomes `value` (None: gone),
         ``{"event": "run"}`` when a propagation begins anew and
-        ``{"event": "frame", "frame"}`` when it has written a frame.
+        ``{"event": "frame", "frame"}`` when it has written a frame. Labels are
+        written before.
 
     Raises
     ------
@@ -63,7 +64,7 @@ class Session:
         frames: FrameSource,
         model: ImageModel,
         labels: LabelStore,
-        record: Callable[[Event], None] | None = None,
+        record: Callable[[list[Event]], None] | None = None,
     ) -> None:
         if tuple(labels.shape) != tuple(frames.shape[:3]):
             raise InvalidLabelsError(
@@ -85,7 +86,7 @@ class Session:
         self._embeddings: OrderedDict[int, Embedding] = OrderedDict()
         # Frames that are being encoded: (id of the model, frame) -> what will be made.
         self._encoding: dict[tuple[int, int], Future[Embedding]] = {}
-        self._record = record or (lambda event: None)
+        self._record = record or (lambda events: None)
         # A click in the window and a running propagation meet here.
         self._lock = RLock()
 
@@ -104,7 +105,7 @@ class Session:
     def uncertainty(self, object_id: int) -> np.ndarray:
         """(N,) float32: one minus the predicted IoU on each frame; NaN where the object was not found."""
         found = np.full(len(self.frames), np.nan, dtype=np.float32)
-        for (one, frame), score in self.scores.items():
+        for (one, frame), score in list(self.scores.items()):
             if one == object_id:
                 found[frame] = 1.0 - min(max(score, 0.0), 1.0)
         return found
@@ -115,7 +116,9 @@ class Session:
         Frames that a person has accepted are left out.
         """
         open_to_doubt = {
-            key: score for key, score in self.scores.items() if key not in self.accepted and object_id in (None, key[0])
+            key: score
+            for key, score in list(self.scores.items())
+            if key not in self.accepted and object_id in (None, key[0])
         }
         return min(open_to_doubt, key=open_to_doubt.__getitem__, default=None)
 
@@ -346,7 +349,7 @@ class Session:
         anchors = self._anchors(objects, span.start, span.stop)
         if not resume:
             self.finished.clear()
-            self._record({"event": "run"})
+            self._record([{"event": "run"}])
         return self._propagate(anchors, span, direction)
 
     def _propagate(
@@ -403,26 +406,25 @@ class Session:
     def _mask_of(self, object_id: int, frame: int) -> np.ndarray:
         return self.store.read(frame) == object_id
 
-    def _write(self, step: Step, visit: Visit) -> tuple[int, np.ndarray]:
-        """Write what was found on a frame; what the person accepted there stays as it is."""
+    def _write(self, step: Step, visit: Visit, others: Sequence[EntryEdit] = ()) -> tuple[int, np.ndarray]:
+        """Write what was found on a frame, and `others`; what the person accepted there stays as it is."""
         frame, found = visit.frame, visit.found
         with self._lock:
             moving = {i for i in visit.running if (i, frame) not in self.accepted} - self._removed
             before = self.store.read(frame)
             after = compose(before, {i: mask for i, mask in found.items() if i in moving}, moving)
             if (before != after).any():
-                self.store.write(frame, after)
-                step.edits.append(LabelEdit(self.store, frame, before, after))
-            for object_id in moving:
-                key = object_id, frame
-                score = found[object_id].score if object_id in found else None
-                if score != self.scores.get(key):
-                    edit = self._set("scores", key, score)
-                    edit.redo()
-                    self._record_set(edit)
-                    step.edits.append(edit)
-        self.finished.add(frame)
-        self._record({"event": "frame", "frame": frame})
+                step.do(LabelEdit(self.store, frame, before, after), lambda: self.store.write(frame, after))
+            scores = {i: found[i].score if i in found else None for i in moving}
+            edits = [
+                self._set("scores", (i, frame), score)
+                for i, score in scores.items()
+                if score != self.scores.get((i, frame))
+            ]
+            for edit in (*others, *edits):
+                step.do(edit)
+            self.finished.add(frame)
+            self._record([*map(_event, (*others, *edits)), {"event": "frame", "frame": frame}])
         self.labels_changed.emit(frame)
         return frame, after
 
@@ -475,39 +477,41 @@ class Session:
     def _travel(self, move: Callable[[], Step | None]) -> str | None:
         with self._lock:
             step = move()
-        if step is None:
-            return None
-        for edit in step.edits:
-            if isinstance(edit, EntryEdit):
-                self._note(edit)
+            if step is None:
+                return None
+            for edit in step.entries:
                 if edit.table == "prompts":
                     self._candidates.pop(edit.key, None)
-                    self.prompt_changed.emit(*edit.key)
+            self._note(step)
+        for edit in step.entries:
+            if edit.table == "prompts":
+                self.prompt_changed.emit(*edit.key)
         for frame in sorted(step.frames):
             self.labels_changed.emit(frame)
         return step.name
 
     def _apply(self, step: Step) -> None:
-        for edit in step.edits:
-            edit.redo()
-            if isinstance(edit, EntryEdit):
-                self._note(edit)
-        self.history.push(step)
+        done = Step(step.name)
+        with self._lock:
+            try:
+                for edit in step.edits:
+                    done.do(edit)
+            finally:
+                # What a full disk let through of it can be undone.
+                self.history.push(done)
+                self._note(done)
 
-    def _note(self, edit: EntryEdit) -> None:
-        """Journal an edit, and remember where `update` has to start."""
-        self._record_set(edit)
-        if edit.table in ("prompts", "accepted"):
-            object_id, frame = edit.key
-            self._changed.setdefault(object_id, set()).add(frame)
+    def _note(self, step: Step) -> None:
+        """Journal a step, and remember where `update` has to start."""
+        for edit in step.entries:
+            if edit.table in ("prompts", "accepted"):
+                object_id, frame = edit.key
+                self._changed.setdefault(object_id, set()).add(frame)
+        if step.entries:
+            self._record([_event(edit) for edit in step.entries])
 
     def _set(self, table: str, key: Key, value: Any) -> EntryEdit:
         return EntryEdit(table, getattr(self, table), key, value)
-
-    def _record_set(self, edit: EntryEdit) -> None:
-        object_id, frame = edit.key
-        value = edit.entries.get(edit.key)
-        self._record({"event": "set", "table": edit.table, "object": object_id, "frame": frame, "value": value})
 
     # -- checking ----------------------------------------------------------------------------
 
@@ -536,3 +540,10 @@ class Session:
                 f"Object id {object_id} does not fit into labels of dtype {self.store.dtype}; use a wider dtype."
             )
         return int(object_id)
+
+
+def _event(edit: EntryEdit) -> Event:
+    """What the journal is told of an entry, as it is now."""
+    object_id, frame = edit.key
+    value = edit.entries.get(edit.key)
+    return {"event": "set", "table": edit.table, "object": object_id, "frame": frame, "value": value}
