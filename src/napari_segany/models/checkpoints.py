@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_segany.core.errors import CheckpointError
+from napari_segany.core.paths import exists
 
 State = dict[str, Tensor]
 
@@ -60,19 +61,22 @@ def read_state(path: Path) -> State:
     CheckpointError
         Missing, empty, damaged, unsafe, or not a checkpoint.
     """
-    if not path.exists():
+    if not exists(path):
         raise CheckpointError(f"There is no model file {path}.")
     if path.is_dir():
         return _read_folder(path)
-    with path.open("rb") as file:
-        head = file.read(16)
+    if not path.is_file() or path.suffix not in {".safetensors", *PICKLE_SUFFIXES}:
+        raise CheckpointError(f"{path} is not a model file; use .pt, .pth, .safetensors or a folder.")
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
     if not head:
         raise CheckpointError(f"{path} is empty; download it again.")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    if path.suffix not in PICKLE_SUFFIXES:
-        raise CheckpointError(f"{path} is not a model file; use .pt, .pth, .safetensors or a folder.")
-    return _unwrap(_read_pickle(path, head), path)
+    return _checked(_unwrap(_read_pickle(path, head), path), path)
 
 
 def _read_folder(folder: Path) -> State:
@@ -83,11 +87,12 @@ def _read_folder(folder: Path) -> State:
         return _read_safetensors(folder / "model.safetensors")
     try:
         parts = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
+        outside = any(Path(part).name != part for part in parts)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index} is damaged; download the model again.") from error
     state: State = {}
     for part in parts:
-        if Path(part).name != part:
+        if outside:
             raise CheckpointError(f"{index} points outside its folder; the file is not trusted.")
         state.update(_read_safetensors(folder / part))
     return state
@@ -113,13 +118,16 @@ def _read_pickle(path: Path, head: bytes) -> object:
         return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise CheckpointError(_refusal(path, str(error))) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()
-        size = path.stat().st_size
+    except Exception as error:
+        # Whatever an unpickler stumbles over in bytes that anybody may have written.
         raise CheckpointError(
-            f"{path} ({size} bytes) is damaged or cut off ({reason[0] if reason else 'unexpected end'}); "
-            "download it again."
+            f"{path} ({path.stat().st_size} bytes) is damaged or cut off ({first_line(error)}); download it again."
         ) from error
+
+
+def first_line(error: Exception) -> str:
+    """What an error says first, without the full stop; its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
 
 
 def _refusal(path: Path, message: str) -> str:
@@ -139,13 +147,15 @@ def _check_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise CheckpointError(f"{path} ({path.stat().st_size} bytes) is cut off; download it again.") from error
     for entry in entries:
-        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > path.stat().st_size:
+        if entry.compress_type != zipfile.ZIP_STORED:
             raise CheckpointError(f"{path} has compressed entries, which no checkpoint has; it is not trusted.")
         if entry.filename.startswith("/") or ".." in Path(entry.filename).parts:
             raise CheckpointError(f"{path} has an entry outside its own folder; it is not trusted.")
+    if sum(entry.file_size for entry in entries) > path.stat().st_size:
+        raise CheckpointError(f"{path} unpacks to more than it holds, which no checkpoint does; it is not trusted.")
 
 
 def _unwrap(loaded: object, path: Path) -> State:
@@ -166,6 +176,21 @@ def _unwrap(loaded: object, path: Path) -> State:
     return state
 
 
+def _checked(state: State, path: Path) -> State:
+    """Refuse tensors that are more than a view of the file's own bytes, before anything is done with them."""
+    total = 0
+    for name, value in state.items():
+        if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
+            raise CheckpointError(f"{path} is not trusted: {name} is no plain tensor.")
+        held = value.untyped_storage().nbytes() // value.element_size()
+        total += value.numel() * value.element_size()
+        if max(value.numel(), *value.shape, 0) > held or total > 2 * path.stat().st_size:
+            raise CheckpointError(
+                f"{path} is not trusted: {name} claims the shape {tuple(value.shape)}, more than the file holds."
+            )
+    return state
+
+
 def recognise(state: State, layouts: list[Layout], what: str) -> tuple[Layout, str]:
     """Find the family and size of a state from its keys and shapes.
 
@@ -175,7 +200,11 @@ def recognise(state: State, layouts: list[Layout], what: str) -> tuple[Layout, s
         No layout fits.
     """
     for layout in layouts:
-        size = layout.recognise(state)
+        try:
+            size = layout.recognise(state)
+        except (KeyError, IndexError):
+            # A key that it looks at is missing, or has no such axis.
+            continue
         if size is not None:
             return layout, size
     first = ", ".join(list(state)[:5])
@@ -194,7 +223,12 @@ def build(state: State, layout: Layout, size: str, what: str) -> nn.Module:
     with torch.device("meta"):
         network = layout.build(size)
     expected = network.state_dict()
-    state = layout.rename(state)
+    try:
+        state = layout.rename(state)
+    except (KeyError, IndexError, TypeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{what} looks like {size} but its tensors do not fit together ({first_line(error)})."
+        ) from error
     missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     if missing or extra:
         listed = "; ".join(
@@ -210,6 +244,8 @@ def build(state: State, layout: Layout, size: str, what: str) -> nn.Module:
                 f"{what} looks like {size} but {name} has the shape {tuple(value.shape)} instead of "
                 f"{tuple(expected[name].shape)}."
             )
+        if value.is_floating_point() != expected[name].is_floating_point():
+            raise CheckpointError(f"{what} looks like {size} but {name} holds {value.dtype} numbers.")
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise CheckpointError(f"{what} is damaged: {name} holds numbers that are not finite.")
     # Buffers that follow from the numbers alone are in no checkpoint: build those for real.

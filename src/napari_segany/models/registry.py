@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from napari_segany.core.durable import replacing
 from napari_segany.core.errors import StorageError, UnknownModelError
+from napari_segany.core.paths import exists
 from napari_segany.core.protocols import ImageModel, ModelInfo
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ BIOIMAGE = "https://uk1s3.embassy.ebi.ac.uk/public-datasets/bioimage.io/"
 MIB = 1_000_000
 #: Endings of weight files, the preferred first.
 SUFFIXES = (".safetensors", ".pth", ".pt")
+#: Of the note beside an imported model.
+VERSION = 1
 
 
 #: What families can do beyond single images.
@@ -116,10 +120,11 @@ def import_model(path: Path, name: str | None = None) -> ModelInfo:
     place = models_folder() / (name + path.suffix)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        part = place.with_name(place.name + ".part")
-        shutil.copyfile(path, part)
-        part.replace(place)
-        place.with_suffix(".json").write_text(json.dumps({"family": model.family}))
+        # The note first: a model without one is taken for nano.
+        with replacing(_note(place)) as new:
+            new.write_text(json.dumps({"version": VERSION, "family": model.family}))
+        with replacing(place) as new:
+            shutil.copyfile(path, new)
     except OSError as error:
         raise StorageError(f"{path} cannot be copied to {place.parent}: {error.strerror or error}.") from error
     return next(info for info in list_models() if info.name == name)
@@ -138,11 +143,24 @@ def _own() -> list[ModelInfo]:
     for path in sorted(models_folder().glob("*")):
         if path.suffix not in SUFFIXES or path.stem in names or path.name.startswith("."):
             continue
-        note = path.with_suffix(".json")
-        family = json.loads(note.read_text())["family"] if note.exists() else "nano"
+        family = _family(path)
         can = frozenset({"image", *CAPABILITIES.get(family, ())})
         found.append(ModelInfo(path.stem, family, can, path.stat().st_size, "your own", True, False))
     return found
+
+
+def _note(path: Path) -> Path:
+    """Where it is written what family an imported model is of."""
+    return path.with_suffix(".json")
+
+
+def _family(path: Path) -> str:
+    try:
+        return str(json.loads(_note(path).read_text())["family"])
+    except FileNotFoundError:
+        return "nano"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return "unknown"
 
 
 def load_model(name: str | Path, device: str = "auto", dtype: str = "auto") -> ImageModel:
@@ -152,15 +170,15 @@ def load_model(name: str | Path, device: str = "auto", dtype: str = "auto") -> I
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)
     info = next((info for info in REGISTERED if info.name == str(name)), None)
-    if info is None and not Path(name).exists():
+    if info is None and not exists(Path(name)):
         own = [models_folder() / f"{name}{suffix}" for suffix in SUFFIXES]
-        name = next((path for path in own if path.exists()), name)
+        name = next((path for path in own if exists(path)), name)
     if info is not None and not info.url:
         from napari_segany.models.nano.weights import load_nano
 
         return load_nano(where, precision)
     path = Path(name) if info is None else _installed_file(info)
-    if info is None and not Path(name).exists() and not Path(name).suffix:
+    if info is None and not exists(Path(name)) and not Path(name).suffix:
         known = ", ".join(info.name for info in REGISTERED)
         raise UnknownModelError(f'There is no model or file "{name}"; registered models are {known}.')
     if path is None:

@@ -222,8 +222,6 @@ def _save(model: NanoModel, name: str) -> None:
     folder = models_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f".{name}.safetensors.part"
-        save_weights(model.network, part, model.provenance)
-        part.replace(folder / f"{name}.safetensors")
+        save_weights(model.network, folder / f"{name}.safetensors", model.provenance)
     except OSError as error:
         raise StorageError(f"The model {name} cannot be saved in {folder}: {error.strerror or error}.") from error

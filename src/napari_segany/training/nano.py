@@ -14,6 +14,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +22,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from napari_segany.core.durable import replacing
+from napari_segany.core.errors import CheckpointError
 from napari_segany.models.nano.network import Nano
 from napari_segany.models.nano.prompt_maps import WindowPrompts, render
 from napari_segany.models.nano.weights import save_weights
@@ -29,6 +32,9 @@ from napari_segany.training.crops import Sample
 from napari_segany.training.losses import dense_loss, mask_iou, prompt_loss
 from napari_segany.training.mixture import Mixture
 from napari_segany.training.optimiser import Optimiser
+
+#: Of the checkpoints that a training leaves.
+VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -177,12 +183,12 @@ def train(data: Path | None, out: Path, config: TrainingConfig, start: Path | No
     torch.manual_seed(config.seed)
     model = Nano()
     if start is not None:
-        model.load_state_dict(torch.load(start, weights_only=True)["average"])
+        model.load_state_dict(read_checkpoint(start)["average"])
     average = copy.deepcopy(model)
     optimiser = Optimiser(model, config.learning_rate, config.weight_decay)
     step, elapsed, last = 0, 0.0, out / "last.pt"
     if last.exists():
-        saved = torch.load(last, weights_only=True)
+        saved = read_checkpoint(last)
         model.load_state_dict(saved["model"])
         average.load_state_dict(saved["average"])
         optimiser.load_state_dict(saved["optimiser"])
@@ -224,16 +230,38 @@ def train(data: Path | None, out: Path, config: TrainingConfig, start: Path | No
     return average
 
 
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what a training has left in ``last.pt``.
+
+    Raises
+    ------
+    CheckpointError
+        The file is damaged, no checkpoint of a training, or of a newer version.
+    """
+    try:
+        saved = torch.load(path, weights_only=True)
+        newer = saved.get("version", 1) > VERSION
+        complete = {"model", "average", "optimiser", "step", "elapsed"} <= saved.keys()
+    except Exception as error:
+        raise CheckpointError(f"{path} is damaged or no checkpoint of a training; remove it to begin anew.") from error
+    if newer:
+        raise CheckpointError(f"{path} was written by a newer version; update napari-segany.")
+    if not complete:
+        raise CheckpointError(f"{path} is no checkpoint of a training; remove it to begin anew.")
+    return saved
+
+
 def _save(out: Path, model: Nano, average: Nano, optimiser: Optimiser, step: int, elapsed: float) -> None:
     state = {
+        "version": VERSION,
         "model": model.state_dict(),
         "average": average.state_dict(),
         "optimiser": optimiser.state_dict(),
         "step": step,
         "elapsed": elapsed,
     }
-    torch.save(state, out / "last.pt.new")
-    (out / "last.pt.new").replace(out / "last.pt")
+    with replacing(out / "last.pt") as new:
+        torch.save(state, new)
     save_weights(average, out / "nano.safetensors")
 
 

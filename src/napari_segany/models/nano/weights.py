@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,38 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from napari_segany.core.durable import replacing
 from napari_segany.core.errors import CheckpointError
-from napari_segany.models.checkpoints import Layout, State, build
+from napari_segany.models.checkpoints import Layout, State, build, first_line
 from napari_segany.models.nano.network import Nano, NanoConfig
 from napari_segany.models.nano.predictor import NanoModel
 
+#: Of the file; those without are of the first.
+VERSION = 1
+#: Channels and depths above this are those of no network of ours.
+LARGEST = 512
+
 
 def save_weights(model: Nano, path: Path, provenance: Mapping[str, Any] | None = None) -> None:
-    """Write a model as fp16 safetensors, with where it comes from."""
+    """Write a model as fp16 safetensors, with where it comes from, in one step.
+
+    Raises
+    ------
+    OSError
+        The place cannot be written; a file that was there is as it was.
+    """
     state = {name: value.to(torch.float16).contiguous() for name, value in model.state_dict().items()}
-    metadata = {"family": "nano", "config": json.dumps(asdict(model.config)), "provenance": json.dumps(provenance)}
-    save_file(state, path, metadata=metadata)
+    metadata = {
+        "version": str(VERSION),
+        "family": "nano",
+        "config": json.dumps(asdict(model.config)),
+        "provenance": json.dumps(provenance),
+    }
+    with replacing(path) as new:
+        try:
+            save_file(state, new, metadata=metadata)
+        except SafetensorError as error:
+            raise OSError(first_line(error)) from error
 
 
 def is_nano(state: State) -> bool:
@@ -42,13 +63,27 @@ def load_nano(device: torch.device, dtype: torch.dtype, path: Path | None = None
     source = path or Path(str(files("napari_segany.models.nano") / "nano.safetensors"))
     try:
         with safe_open(source, framework="pt") as file:
-            numbers = json.loads(file.metadata()["config"])
-            provenance = json.loads(file.metadata().get("provenance", "null"))
+            metadata = file.metadata()
+            newer = int(metadata.get("version", 1)) > VERSION
+            config = _config(json.loads(metadata["config"]))
+            provenance = json.loads(metadata.get("provenance", "null"))
             state = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118
-        config = NanoConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in numbers.items()})  # type: ignore[arg-type]
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{source} is damaged or no weight file of nano ({error}).") from error
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{source} is damaged or no weight file of nano ({first_line(error)}).") from error
+    if newer:
+        raise CheckpointError(f"{source} was written by a newer version; update napari-segany.")
     layout = Layout("nano", lambda _: "nano", dict, lambda _: Nano(config))
     network = build(state, layout, "nano", str(source))
     assert isinstance(network, Nano)
     return NanoModel(network, "nano" if path is None else path.stem, device, dtype, provenance)
+
+
+def _config(numbers: Mapping[str, Any]) -> NanoConfig:
+    """The numbers of a network that can be built."""
+    config = NanoConfig(**{key: tuple(v) if isinstance(v, list) else v for key, v in numbers.items()})  # type: ignore[arg-type]
+    stated = [n for value in astuple(config) for n in (value if isinstance(value, tuple) else (value,))]
+    if not all(type(n) is int and 1 <= n <= LARGEST for n in stated):
+        raise ValueError(f"the numbers of a network lie between 1 and {LARGEST}")
+    with torch.device("meta"):
+        Nano(config)
+    return config
