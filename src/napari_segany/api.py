@@ -20,6 +20,7 @@ from napari_segany.core.errors import InvalidImageError, StorageError
 from napari_segany.core.instances import Instances
 from napari_segany.core.intensity import IntensityRange, check_image, check_pixels
 from napari_segany.core.masks import Candidates
+from napari_segany.core.paths import exists
 from napari_segany.core.prompts import PointsLike, Prompt, check_boxes, make_prompt
 from napari_segany.core.protocols import Embedding, ImageModel, LabelStore, ModelInfo, Multimask
 from napari_segany.core.settings import EverythingSettings, FindSettings
@@ -517,6 +518,8 @@ def _open_labels(labels: Any, frames: Frames) -> LabelStore:
         return MemoryLabels(np.zeros(shape, dtype=np.int32))
     if isinstance(labels, str | Path):
         path = Path(labels)
+        if path.suffix != ".zarr" and not exists(path):
+            raise StorageError(f"Labels of a stack are a folder of zarr: end its name with .zarr, not {path.name!r}.")
         check_writable(path)
         return ZarrLabels(path, shape, np.int32, frames.axis_names, frames.scale)
     return MemoryLabels(np.asarray(labels))

@@ -55,22 +55,26 @@ def _prompt(points: list[str] | None, box: str | None) -> dict[str, Any]:
     parsed = [_numbers(text, (2, 3), "point") for text in points or []]
     return {
         "points": [numbers[:2] for numbers in parsed] or None,
-        "labels": [int(numbers[2]) if len(numbers) == 3 else 1 for numbers in parsed] or None,
+        "labels": [numbers[2] if len(numbers) == 3 else 1 for numbers in parsed] or None,
         "box": None if box is None else _numbers(box, (4,), "box"),
     }
 
 
 def _axis(text: str) -> int | str:
-    return int(text) if text.lstrip("-").isdigit() else text
+    try:
+        return int(text)
+    except ValueError:
+        return text
 
 
 def _index(positions: list[str] | None) -> dict[str, int]:
     index = {}
     for text in positions or []:
         name, _, at = text.partition("=")
-        if not at.strip().isdigit():
-            raise InvalidPromptError(f'"{text}" is no position; write for example t=3.')
-        index[name.strip()] = int(at)
+        try:
+            index[name.strip()] = int(at)
+        except ValueError as error:
+            raise InvalidPromptError(f'"{text}" is no position; write for example t=3.') from error
     return index
 
 
@@ -144,7 +148,9 @@ def everything(
     output: Output = None,
     model: Model = "nano",
     device: Device = "auto",
-    points_per_side: Annotated[int | None, typer.Option(help="use a grid of this many clicks a side")] = None,
+    points_per_side: Annotated[
+        int | None, typer.Option(min=1, max=512, help="use a grid of this many clicks a side")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Segment every object of an image."""

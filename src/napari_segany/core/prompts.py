@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -92,7 +93,7 @@ def make_prompt(
     prompt = Prompt(
         checked_points,
         checked_labels,
-        None if box is None else check_boxes(shape, np.asarray(box, dtype=np.float64)[None])[0],
+        None if box is None else check_boxes(shape, _numbers(box, "A box")[None])[0],
         None if mask is None else _check_mask(shape, mask),
     )
     if len(checked_points) == 0 and prompt.box is None and prompt.mask is None:
@@ -104,13 +105,14 @@ def _check_points(
     shape: tuple[int, int], points: PointsLike | None, labels: Sequence[int] | np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     if points is None:
-        if labels is not None and len(labels):
+        if labels is not None and np.size(_numbers(labels, "Point labels")):
             raise InvalidPromptError("Point labels came without points.")
         return np.zeros((0, 2)), np.zeros(0, dtype=np.int64)
-    coords = np.asarray(points, dtype=np.float64).reshape(-1, 2) if len(points) == 0 else np.asarray(points, float)
+    coords = _numbers(points, "Points")
+    coords = coords.reshape(-1, 2) if coords.size == 0 else coords
     if coords.ndim != 2 or coords.shape[1] != 2:
         raise InvalidPromptError(f"Points must be N pairs (y, x), got shape {coords.shape}.")
-    signs = np.ones(len(coords), dtype=np.int64) if labels is None else np.asarray(labels)
+    signs = np.ones(len(coords), dtype=np.int64) if labels is None else _numbers(labels, "Point labels")
     if signs.shape != (len(coords),) or not np.isin(signs, (0, 1)).all():
         raise InvalidPromptError(f"Give one label, 1 (inside) or 0 (outside), for each of the {len(coords)} points.")
     if not np.isfinite(coords).all():
@@ -122,6 +124,13 @@ def _check_points(
         y, x = coords[outside][0]
         raise InvalidPromptError(f"The point (y={y:g}, x={x:g}) lies outside the image of {height} x {width} pixels.")
     return coords, signs.astype(np.int64)
+
+
+def _numbers(values: Any, what: str) -> np.ndarray:
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InvalidPromptError(f"{what} must be numbers, not {str(values)[:40]!r}.") from error
 
 
 def check_boxes(shape: tuple[int, int], boxes: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
@@ -141,7 +150,7 @@ def check_boxes(shape: tuple[int, int], boxes: Sequence[Sequence[float]] | np.nd
     InvalidPromptError
         Another shape, not finite, corners swapped, or no area inside the image.
     """
-    array = np.asarray(boxes, dtype=np.float64)
+    array = _numbers(boxes, "Boxes")
     if array.ndim != 2 or array.shape[1] != 4:
         raise InvalidPromptError(f"A box must be four numbers (y0, x0, y1, x1), got shape {array.shape}.")
     if not np.isfinite(array).all():
@@ -158,7 +167,10 @@ def check_boxes(shape: tuple[int, int], boxes: Sequence[Sequence[float]] | np.nd
 
 
 def _check_mask(shape: tuple[int, int], mask: np.ndarray) -> np.ndarray:
-    mask = np.asarray(mask)
+    try:
+        mask = np.asarray(mask)
+    except ValueError as error:
+        raise InvalidPromptError("A mask must be an array of the image's height and width.") from error
     if mask.shape != tuple(shape):
         raise InvalidPromptError(f"The mask has the shape {mask.shape} and the image {tuple(shape)}.")
     if mask.dtype.kind in "bui":

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from napari_segany.core.errors import InvalidLabelsError, StorageError
+from napari_segany.core.paths import exists
 from napari_segany.io.label_checks import check_fit, check_frame, check_label_dtype
 from napari_segany.io.lock import OutputLock
 from napari_segany.io.ngff import (
@@ -274,8 +275,8 @@ def check_writable(path: Path) -> None:
     ------
     StorageError
     """
-    parent = path if path.exists() else path.parent
-    while not parent.exists():
+    parent = path if exists(path) else path.parent
+    while not exists(parent):
         parent = parent.parent
     if not parent.is_dir():
         raise StorageError(f"{parent} is a file, not a folder; choose another output.")

@@ -14,6 +14,7 @@ import numpy as np
 
 from napari_segany.core.durable import sync
 from napari_segany.core.errors import InvalidLabelsError, StorageError
+from napari_segany.core.paths import exists
 
 VERSION = "0.5"
 #: Name of our label image among those of an image.
@@ -35,7 +36,7 @@ def check_output(path: Path) -> None:
     ------
     StorageError
     """
-    if not path.exists():
+    if not exists(path):
         return
     if not path.is_dir():
         raise StorageError(f"{path} is a file, not a folder; choose another output.")
