@@ -106,6 +106,28 @@ def test_a_second_writer_is_refused_until_the_first_has_closed(labels: ZarrLabel
     assert [file.name for file in labels.path.parent.iterdir()] == ["out.zarr"], "no lock is left behind"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked, which this system cannot")
+def test_a_lock_is_free_when_its_owner_has_died_whatever_it_has_started(tmp_path: Path) -> None:
+    path = tmp_path / "out.zarr"
+    code = f"""
+import os, time
+from napari_segany.io.labels import ZarrLabels
+labels = ZarrLabels({str(path)!r}, {SHAPE})
+child = os.fork()
+if child:
+    print(child, flush=True)
+time.sleep(60)
+"""
+    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert owner.stdout is not None
+    child = int(owner.stdout.readline())
+    assert f"Process {owner.pid} of" in in_another_process(path)
+    owner.kill()
+    owner.wait()
+    assert in_another_process(path) == "opened\n"
+    os.kill(child, signal.SIGKILL)
+
+
 def test_a_note_that_cannot_be_read_is_no_way_in(labels: ZarrLabels) -> None:
     (labels.path.parent / "out.zarr.lock.json").write_text("{")
     assert "Another process is writing to out.zarr" in in_another_process(labels.path)

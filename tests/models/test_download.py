@@ -1,12 +1,18 @@
 """Fetching weights from a local server that breaks off, refuses, lies and waits."""
 
 import hashlib
+import shutil
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import requests
+from filelock import FileLock
 
 import napari_segany as segany
 from napari_segany.core.errors import CheckpointError, DownloadError, StorageError, UnknownModelError
@@ -23,6 +29,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.cut_after, self.ranges, self.asked, self.token = 0, True, [], ""
+        self.pause, self.redirect, self.tag, self.shift = 0.0, "", "", 0
 
     @property
     def url(self) -> str:
@@ -37,21 +44,33 @@ class Handler(BaseHTTPRequestHandler):
         self.server.asked.append(given)
         if self.path == "/gone":
             self.send_error(404)
+        elif self.server.redirect:
+            self.send_response(302)
+            self.send_header("Location", self.server.redirect)
+            self.end_headers()
         elif self.server.token and self.headers.get("Authorization") != f"Bearer {self.server.token}":
             self.send_error(401)
         else:
             self._send(given)
 
     def _send(self, given: str) -> None:
-        start = int(given.removeprefix("bytes=").rstrip("-")) if given and self.server.ranges else 0
+        same = self.headers.get("If-Range", self.server.tag) == self.server.tag
+        start = int(given.removeprefix("bytes=").rstrip("-")) if given and self.server.ranges and same else 0
         if start >= len(CONTENT):
             self.send_error(416)
             return
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(CONTENT) - start))
+        if self.server.tag:
+            self.send_header("ETag", self.server.tag)
+        if start:
+            begin = start + self.server.shift
+            self.send_header("Content-Range", f"bytes {begin}-{len(CONTENT) - 1}/{len(CONTENT)}")
         self.end_headers()
         stop = self.server.cut_after or len(CONTENT)
-        self.wfile.write(CONTENT[start:stop])
+        for at in range(start, stop, 1_000_000):
+            self.wfile.write(CONTENT[at : min(at + 1_000_000, stop)])
+            time.sleep(self.server.pause)
         if stop < len(CONTENT):
             self.connection.close()
 
@@ -129,6 +148,93 @@ def test_two_at_once_fetch_it_once(server: Server, tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(server.asked) == 1 and (tmp_path / "m.pt").read_bytes() == CONTENT
+
+
+FETCH = """
+import sys
+from pathlib import Path
+from napari_segany.models.download import download
+print(download(sys.argv[1], Path(sys.argv[2]), sys.argv[3]))
+"""
+
+
+def test_two_processes_share_the_folder_of_models(server: Server, tmp_path: Path) -> None:
+    server.pause = 0.05
+    command = [sys.executable, "-c", FETCH, server.url, str(tmp_path / "m.pt"), DIGEST]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate()[0].strip() for process in both] == [str(tmp_path / "m.pt")] * 2
+    assert len(server.asked) == 1 and (tmp_path / "m.pt").read_bytes() == CONTENT
+
+
+def test_whoever_waits_for_another_process_can_stop_waiting(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "m.pt.part").write_bytes(b"x" * 7)
+    told: list[tuple[int, int]] = []
+
+    def progress(done: int, total: int) -> bool:
+        told.append((done, total))
+        return len(told) < 3
+
+    with FileLock(tmp_path / "m.pt.lock"), pytest.raises(DownloadError, match="was stopped"):
+        download(server.url, tmp_path / "m.pt", DIGEST, progress=progress)
+    assert told == [(7, 0)] * 3 and not server.asked
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["http://example.org/m.pt", "https://127.0.0.1:1/m.pt", "file:///etc/passwd", "//example.org/m.pt", "/loop"],
+)
+def test_redirections_that_are_not_safe_are_not_followed(server: Server, tmp_path: Path, target: str) -> None:
+    server.redirect = target
+    with pytest.raises(DownloadError, match=r"(which is not safe|without end); nothing was fetched"):
+        download(server.url, tmp_path / "m.pt", DIGEST)
+    assert not list(tmp_path.glob("m.pt*t"))
+
+
+def test_a_token_goes_to_the_first_host_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = []
+
+    class Answer:
+        status_code, headers, is_redirect = 302, {"Location": "https://cdn-lfs.hf.co/m.pt"}, True
+
+        def close(self) -> None:
+            pass
+
+    def get(url: str, headers: dict, **kwargs: object) -> Answer:
+        asked.append((url, headers.get("Authorization")))
+        if len(asked) == 2:
+            raise requests.ConnectionError
+        return Answer()
+
+    monkeypatch.setattr(requests, "get", get)
+    with pytest.raises(DownloadError, match="broke off"):
+        download("https://huggingface.co/m.pt", tmp_path / "m.pt", token="secret")
+    assert asked == [("https://huggingface.co/m.pt", "Bearer secret"), ("https://cdn-lfs.hf.co/m.pt", None)]
+
+
+def test_the_rest_of_another_file_is_not_put_behind_the_beginning_of_this(server: Server, tmp_path: Path) -> None:
+    server.cut_after, server.tag = 3_000_000, '"first"'
+    with pytest.raises(DownloadError, match="try again"):
+        download(server.url, tmp_path / "m.pt")
+    (tmp_path / "m.pt.part").write_bytes(b"x" * 1000)
+    server.cut_after, server.tag = 0, '"second"'
+    assert download(server.url, tmp_path / "m.pt").read_bytes() == CONTENT
+    assert {path.name for path in tmp_path.iterdir()} <= {"m.pt", "m.pt.lock"}
+
+
+def test_a_server_that_sends_another_part_than_asked_for_is_asked_anew(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "m.pt.part").write_bytes(b"x" * 1000)
+    server.shift = 5
+    assert download(server.url, tmp_path / "m.pt", DIGEST).read_bytes() == CONTENT
+
+
+def test_a_file_larger_than_the_disk_is_not_begun(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1000))
+    with pytest.raises(DownloadError, match=r"takes 0\.0 GB and only 0\.0 GB are free"):
+        download(server.url, tmp_path / "m.pt")
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_registered_models_are_put_where_they_are_looked_for(

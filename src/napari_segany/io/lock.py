@@ -14,6 +14,9 @@ from filelock import FileLock, Timeout
 
 from napari_segany.core.errors import StorageError
 
+#: Of the note.
+VERSION = 1
+
 
 class OutputLock:
     """Lock beside an output folder, ``<name>.lock``; the note is ``<name>.lock.json``.
@@ -42,7 +45,13 @@ class OutputLock:
         StorageError
             Another process holds it, or the folder cannot be written.
         """
-        owner = {"owner": _user(), "host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
+        owner = {
+            "version": VERSION,
+            "owner": _user(),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "since": time.time(),
+        }
         try:
             self._output.parent.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(blocking=False)
@@ -62,7 +71,7 @@ class OutputLock:
             minutes = (time.time() - float(note["since"])) / 60
             who = f"Process {int(note['pid'])} of {note['owner']} on {note['host']}"
             return f"{who} has been writing to {self._output.name} for {minutes:.0f} minutes; close it first."
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return f"Another process is writing to {self._output.name}; close it first."
 
     def release(self) -> None:
