@@ -1,9 +1,13 @@
 """Fixtures shared by all tests."""
 
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.weight_server import Server
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +17,14 @@ def shared_data() -> Path:
     if not (folder / "dev" / "index.json").exists():
         pytest.skip(f"real images with ground truth are not at {folder}; set SEGANY_DATA to their folder")
     return folder
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A publisher of weights on this computer."""
+    served = Server()
+    thread = threading.Thread(target=served.serve_forever, daemon=True)
+    thread.start()
+    yield served
+    served.shutdown()
+    served.server_close()

@@ -106,6 +106,14 @@ def import_model(path: str | Path, name: str | None = None) -> ModelInfo:
     return registry.import_model(Path(path), name)
 
 
+def free_memory(model: ImageModel) -> int | None:
+    """Bytes that can still be had where a model computes, None where that is not known."""
+    from napari_segany.models import device
+
+    where = getattr(model, "device", None)
+    return None if where is None else device.free_memory(where)
+
+
 @lru_cache(maxsize=1)
 def _default_model() -> ImageModel:
     return load_model(DEFAULT_MODEL)

@@ -50,7 +50,7 @@ def test_objects_of_a_word_are_shown_and_accepted(open_bench: Any, seen: Seen) -
     find(bench)
     concepts = bench.widget.concepts
     assert [concepts.text.itemText(i) for i in range(concepts.text.count())] == ["island", "lake"]
-    assert concepts.table.rowCount() == 2 and concepts.title() == "Find: 2 objects"
+    assert concepts.table.rowCount() == 2 and concepts.head.text() == "Find: 2 objects"
     shown = bench.viewer.layers["Found"].data
     assert np.array_equal(shown > 0, islands() > 100)
     concepts.accept.click()

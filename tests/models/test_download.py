@@ -1,13 +1,10 @@
 """Fetching weights from a local server that breaks off, refuses, lies and waits."""
 
-import hashlib
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -18,74 +15,7 @@ import napari_segany as segany
 from napari_segany.core.errors import CheckpointError, DownloadError, StorageError, UnknownModelError
 from napari_segany.models import registry
 from napari_segany.models.download import download
-
-CONTENT = bytes(range(256)) * 20_000
-DIGEST = hashlib.sha256(CONTENT).hexdigest()
-
-
-class Server(ThreadingHTTPServer):
-    """Serves CONTENT; what it does wrong can be set."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.cut_after, self.ranges, self.asked, self.token = 0, True, [], ""
-        self.pause, self.redirect, self.tag, self.shift = 0.0, "", "", 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/model.pt"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        given = self.headers.get("Range", "")
-        self.server.asked.append(given)
-        if self.path == "/gone":
-            self.send_error(404)
-        elif self.server.redirect:
-            self.send_response(302)
-            self.send_header("Location", self.server.redirect)
-            self.end_headers()
-        elif self.server.token and self.headers.get("Authorization") != f"Bearer {self.server.token}":
-            self.send_error(401)
-        else:
-            self._send(given)
-
-    def _send(self, given: str) -> None:
-        same = self.headers.get("If-Range", self.server.tag) == self.server.tag
-        start = int(given.removeprefix("bytes=").rstrip("-")) if given and self.server.ranges and same else 0
-        if start >= len(CONTENT):
-            self.send_error(416)
-            return
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(CONTENT) - start))
-        if self.server.tag:
-            self.send_header("ETag", self.server.tag)
-        if start:
-            begin = start + self.server.shift
-            self.send_header("Content-Range", f"bytes {begin}-{len(CONTENT) - 1}/{len(CONTENT)}")
-        self.end_headers()
-        stop = self.server.cut_after or len(CONTENT)
-        for at in range(start, stop, 1_000_000):
-            self.wfile.write(CONTENT[at : min(at + 1_000_000, stop)])
-            time.sleep(self.server.pause)
-        if stop < len(CONTENT):
-            self.connection.close()
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    served = Server()
-    thread = threading.Thread(target=served.serve_forever, daemon=True)
-    thread.start()
-    yield served
-    served.shutdown()
-    served.server_close()
+from tests.weight_server import CONTENT, DIGEST, Server
 
 
 def test_a_file_arrives_whole_and_is_not_asked_for_again(server: Server, tmp_path: Path) -> None:

@@ -18,6 +18,9 @@ from napari_segany.core.settings import FindSettings
 #: True: three masks for every prompt. False: one. "auto": three for a single click, else one.
 Multimask = bool | Literal["auto"]
 
+#: Endings of weight files, the preferred first.
+WEIGHT_SUFFIXES = (".safetensors", ".pth", ".pt")
+
 
 @dataclass(frozen=True)
 class ModelInfo:
@@ -47,6 +50,11 @@ class ModelInfo:
     installed: bool
     gated: bool
     url: str = ""
+
+    @property
+    def page(self) -> str:
+        """Where the publisher presents the model and its licence."""
+        return self.url.split("/resolve/")[0]
 
 
 @runtime_checkable

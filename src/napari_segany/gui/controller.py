@@ -23,6 +23,7 @@ from napari_segany.gui.jobs import Jobs
 from napari_segany.gui.layers import PromptLayers, Sign
 from napari_segany.gui.location import Location
 from napari_segany.gui.mask_actions import MaskActions
+from napari_segany.gui.model_actions import ModelActions
 from napari_segany.gui.model_choice import ModelChoice
 from napari_segany.gui.open_stack import OpenStack, by_score
 from napari_segany.gui.opening import close_session, open_session
@@ -58,9 +59,12 @@ class Controller(QObject):
     masks : MaskActions
     stack : StackActions
     concepts : FindActions
+    models : ModelActions
     """
 
     status_changed = QtSignal(str)
+    #: Device and precision in use, and the memory left there.
+    memory_changed = QtSignal(str)
     object_changed = QtSignal(int)
     answer_changed = QtSignal(str)
     #: One line for each candidate, the highest score first, and which of them is shown.
@@ -89,6 +93,7 @@ class Controller(QObject):
         self.layers: PromptLayers | None = None
         self.preview: Preview | None = None
         self.masks, self.stack, self.concepts = MaskActions(self), StackActions(self), FindActions(self)
+        self.models = ModelActions()
         self.object_id = 1
         self.sign: Sign = "positive"
         self.strategy: Strategy = "highest"
@@ -122,6 +127,7 @@ class Controller(QObject):
         """Stop what runs, listen no more, take the preview away; prompts and labels stay."""
         self.blockSignals(True)
         self.propagation.blockSignals(True)
+        self.models.close()
         for emitter, slot in self._connections():
             emitter.disconnect(slot)
         self._leave_image()
@@ -168,11 +174,11 @@ class Controller(QObject):
             self.output.highest = highest
             self.set_object(max(self.object_id, highest + 1))
 
-    def choose_model(self, name: str, device: str) -> None:
+    def choose_model(self, name: str, device: str = "auto", dtype: str = "auto") -> None:
         """Answer with another model from now on; prompts and labels stay. It is loaded when it is first needed."""
-        if (name, device) == (self._model.name, self._model.device):
+        if (name, device, dtype) == (self._model.name, self._model.device, self._model.dtype):
             return
-        chosen = self._model = ModelChoice(name, device)
+        chosen = self._model = ModelChoice(name, device, dtype)
         self._change_stacks(lambda stack: stack.session.use_model(chosen.load()), f"Loading {name}…")
 
     def choose_percentiles(self, low: float, high: float) -> None:
@@ -498,6 +504,7 @@ class Controller(QObject):
         if self.output.path is not None:
             text += f"; everything is saved in {self.output.path.name}"
         self.status_changed.emit(busy or text)
+        self.memory_changed.emit(self._model.describe_memory())
 
     def _timer(self, delay: int, slot: Callable[[], None]) -> QTimer:
         timer = QTimer(self)

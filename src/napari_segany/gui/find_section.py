@@ -11,7 +11,6 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QGridLayout,
-    QGroupBox,
     QLabel,
     QTableWidget,
     QTableWidgetItem,
@@ -21,7 +20,7 @@ from superqt import QLabeledDoubleSlider
 
 from napari_segany.core.instances import Instances
 from napari_segany.core.settings import FindSettings
-from napari_segany.gui.controls import button
+from napari_segany.gui.section import Section, button
 
 #: Words that are suggested until a model says which it knows.
 SUGGESTIONS = ("nucleus", "cell")
@@ -29,7 +28,7 @@ SUGGESTIONS = ("nucleus", "cell")
 MOST_ROWS = 200
 
 
-class FindSection(QGroupBox):
+class FindSection(Section):
     """Word, examples, threshold, and the table of what was found."""
 
     def __init__(self, parent: QWidget) -> None:
@@ -58,7 +57,7 @@ class FindSection(QGroupBox):
         self.track = button("Track", "Find them on every plane of the range below, and follow each through the stack.")
         self.divisions = QCheckBox("divisions")
         self.divisions.setToolTip("Tell mothers and daughters; for time, not for depth.")
-        grid = QGridLayout(self)
+        grid = QGridLayout(self.body)
         rows: tuple[tuple[QWidget, ...], ...] = (
             (self.text, self.example, self.counter),
             (self.run, self.track, self.divisions),
@@ -93,4 +92,4 @@ class FindSection(QGroupBox):
             values = (str(row + 1), f"{found.scores[row]:.2f}", str(int(np.count_nonzero(found.patches[row]))))
             for column, value in enumerate(values):
                 self.table.setItem(row, column, QTableWidgetItem(value))
-        self.setTitle("Find" if found is None else f"Find: {len(found)} objects")
+        self.set_title("Find" if found is None else f"Find: {len(found)} objects")

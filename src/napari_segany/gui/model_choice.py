@@ -6,16 +6,16 @@ from napari_segany.core.protocols import ImageModel
 
 
 class ModelChoice:
-    """A model's name and device, and the model once it is there.
+    """A model's name, device and precision, and the model once it is there.
 
     Parameters
     ----------
-    name, device : str
+    name, device, dtype : str
         See `napari_segany.load_model`.
     """
 
-    def __init__(self, name: str = "nano", device: str = "auto") -> None:
-        self.name, self.device = name, device
+    def __init__(self, name: str = "nano", device: str = "auto", dtype: str = "auto") -> None:
+        self.name, self.device, self.dtype = name, device, dtype
         self.model: ImageModel | None = None
 
     def load(self) -> ImageModel:
@@ -23,7 +23,7 @@ class ModelChoice:
         from napari_segany import api
 
         if self.model is None:
-            self.model = api.load_model(self.name, device=self.device)
+            self.model = api.load_model(self.name, device=self.device, dtype=self.dtype)
         return self.model
 
     def describe(self) -> str:
@@ -31,3 +31,14 @@ class ModelChoice:
         if self.model is None:
             return ""
         return f"{self.model.name} on {getattr(self.model, 'device', self.device)}"
+
+    def describe_memory(self) -> str:
+        """Tell the precision in use and what memory is left; empty before the model is loaded."""
+        from napari_segany import api
+
+        if self.model is None:
+            return ""
+        free = api.free_memory(self.model)
+        dtype = str(getattr(self.model, "dtype", self.dtype)).removeprefix("torch.")
+        left = "" if free is None else f", {free / 1e9:.1f} GB of memory free"
+        return f"{self.describe()} in {dtype}{left}"

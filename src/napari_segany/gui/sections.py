@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from napari.components import ViewerModel
 from napari.layers import Image, Labels
-from qtpy.QtCore import Qt
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QDoubleSpinBox,
     QFormLayout,
     QGridLayout,
-    QGroupBox,
     QHBoxLayout,
     QLabel,
     QListWidget,
@@ -25,23 +25,16 @@ from napari_segany.core.masks import Strategy
 from napari_segany.gui.controls import button
 from napari_segany.gui.keys import KEYS
 from napari_segany.gui.layer_choice import LayerChoice
+from napari_segany.gui.section import Section, button, note
 from napari_segany.gui.timeline import Timeline
 from napari_segany.session.session import Direction
 
-DEVICES = ("auto", "cpu", "cuda", "mps")
 DIRECTIONS: tuple[Direction, ...] = ("both", "forward", "backward")
 STRATEGIES: tuple[Strategy, ...] = ("highest", "balanced", "largest", "smallest")
 
 
-def _note() -> QLabel:
-    label = QLabel()
-    label.setWordWrap(True)
-    label.setAlignment(Qt.AlignmentFlag.AlignTop | Qt.AlignmentFlag.AlignLeft)
-    return label
-
-
-class ImageSection(QGroupBox):
-    """Image, axis, intensities, output, model and device."""
+class ImageSection(Section):
+    """Image, axis, intensities, output and model."""
 
     def __init__(self, viewer: ViewerModel, parent: QWidget) -> None:
         super().__init__("Image and model", parent)
@@ -60,31 +53,33 @@ class ImageSection(QGroupBox):
         )
         self.model = QComboBox(self)
         self.model.setToolTip("The model that answers the prompts; it is loaded when it is first needed.")
-        self.device = QComboBox(self)
-        self.device.addItems(DEVICES)
-        self.device.setToolTip("Where the model computes; auto takes a GPU when there is one.")
         self.low, self.high = (self._percentile(value) for value in DEFAULT_PERCENTILES)
         self.low.setToolTip("This percentile of the image's values, and all below, become black for the model.")
         self.high.setToolTip("This percentile of the image's values, and all above, become white for the model.")
-        self.intensity = _note()
+        self.intensity = note()
         self.intensity.setToolTip("What the model sees as black and as white, for all planes alike.")
-        self.status = _note()
+        self.status = note()
         percentiles = QHBoxLayout()
         percentiles.addWidget(self.low, 1)
         percentiles.addWidget(QLabel("to"))
         percentiles.addWidget(self.high, 1)
-        model_row = QHBoxLayout()
-        model_row.addWidget(self.model, 1)
-        model_row.addWidget(self.device)
-        form = QFormLayout(self)
+        form = QFormLayout(self.body)
         form.addRow("Image", self.image)
         form.addRow(self.axis_label, self.axis)
         form.addRow("Labels", self.output)
         form.addRow(self.autosave)
-        form.addRow("Model", model_row)
+        form.addRow("Model", self.model)
         form.addRow("Percentiles", percentiles)
         form.addRow(self.intensity)
         form.addRow(self.status)
+
+    def offer_models(self, names: Sequence[str], chosen: str) -> None:
+        """List the models that can answer, and choose one without telling anybody."""
+        self.model.blockSignals(True)
+        self.model.clear()
+        self.model.addItems(list(names))
+        self.model.setCurrentText(chosen)
+        self.model.blockSignals(False)
 
     def _percentile(self, value: float) -> QDoubleSpinBox:
         box = QDoubleSpinBox(self)
@@ -109,7 +104,7 @@ class ImageSection(QGroupBox):
             widget.setVisible(len(axes) > 1)
 
 
-class PromptSection(QGroupBox):
+class PromptSection(Section):
     """Tools, object, sign, candidates, and what to do with the mask."""
 
     def __init__(self, parent: QWidget) -> None:
@@ -147,7 +142,7 @@ class PromptSection(QGroupBox):
         self.redo = button("Redo", "Do again what was taken back.", "redo")
         self.uncertainty = QCheckBox("uncertainty")
         self.uncertainty.setToolTip("Show where the model is not sure of the current object's mask.")
-        self.answer = _note()
+        self.answer = note()
         rows: tuple[tuple[QWidget, ...], ...] = (
             (self.points, self.boxes, self.lasso),
             (self.scribble, self.brush, self.label),
@@ -157,7 +152,7 @@ class PromptSection(QGroupBox):
             (self.accept, self.accept_all, self.overwrite),
             (self.undo, self.redo),
         )
-        grid = QGridLayout(self)
+        grid = QGridLayout(self.body)
         for row, widgets in enumerate(rows):
             for column, widget in enumerate(widgets):
                 if widget is not self.candidates:
@@ -185,7 +180,7 @@ class PromptSection(QGroupBox):
         self.sign.setText(f"{sign.capitalize()} ({KEYS['toggle_sign']})")
 
 
-class PropagateSection(QGroupBox):
+class PropagateSection(Section):
     """Range, direction, progress, and the object along the stack."""
 
     def __init__(self, parent: QWidget) -> None:
@@ -216,7 +211,7 @@ class PropagateSection(QGroupBox):
         planes.addWidget(self.first, 1)
         planes.addWidget(QLabel("to"))
         planes.addWidget(self.last, 1)
-        form = QFormLayout(self)
+        form = QFormLayout(self.body)
         form.addRow("Planes", planes)
         form.addRow("Direction", self.direction)
         form.addRow(self.only_current)
@@ -253,10 +248,10 @@ class PropagateSection(QGroupBox):
         self.progress.setVisible(running)
 
     def _offer(self) -> None:
-        for each in (self.run, self.resume, self.update_labels):
-            each.setEnabled(self._leads_somewhere and not self._running)
-        for each in (self.pause, self.cancel):
-            each.setEnabled(self._running)
+        for widget in (self.run, self.resume, self.update_labels):
+            widget.setEnabled(self._leads_somewhere and not self._running)
+        for widget in (self.pause, self.cancel):
+            widget.setEnabled(self._running)
         self.uncertain.setEnabled(self._leads_somewhere)
         self.timeline.setVisible(self._leads_somewhere)
 

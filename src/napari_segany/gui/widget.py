@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from napari.layers import Layer
 from napari.viewer import Viewer
 from qtpy.QtCore import QEvent, Qt
-from qtpy.QtGui import QCloseEvent
-from qtpy.QtWidgets import QFrame, QPushButton, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent
+from qtpy.QtWidgets import QFileDialog, QFrame, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from napari_segany import api
+from napari_segany.core.protocols import WEIGHT_SUFFIXES
 from napari_segany.gui.controller import Controller
 from napari_segany.gui.find_section import FindSection
 from napari_segany.gui.keys import Keys
+from napari_segany.gui.models_section import ModelsSection
 from napari_segany.gui.sections import ImageSection, PromptSection, PropagateSection
 
 
@@ -32,20 +35,22 @@ class SegmentWidget(QWidget):
         self.prompts = PromptSection(self)
         self.concepts = FindSection(self)
         self.propagate = PropagateSection(self)
+        self.models = ModelsSection(self)
         # On a small screen the lower sections must be within reach.
         area, inside, outside = QScrollArea(self), QWidget(), QVBoxLayout(self)
         area.setWidgetResizable(True)
         area.setFrameShape(QFrame.Shape.NoFrame)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         layout = QVBoxLayout(inside)
-        for section in (self.images, self.prompts, self.concepts, self.propagate):
+        for section in (self.images, self.prompts, self.concepts, self.propagate, self.models):
             layout.addWidget(section)
         layout.addStretch(1)
         area.setWidget(inside)
         area.setMinimumWidth(inside.minimumSizeHint().width() + area.verticalScrollBar().sizeHint().width())
         outside.setContentsMargins(0, 0, 0, 0)
         outside.addWidget(area)
-        self.images.model.addItems([info.name for info in api.list_models() if info.installed])
+        self.setAcceptDrops(True)
+        self._list_models()
         self._connect_controls()
         self._connect_controller()
         masks = self.controller.masks
@@ -74,13 +79,15 @@ class SegmentWidget(QWidget):
     def _connect_controls(self) -> None:
         controller, images, prompts, propagate = self.controller, self.images, self.prompts, self.propagate
         masks, stack, concepts, find = controller.masks, controller.stack, controller.concepts, self.concepts
+        models = self.models
         find.threshold.valueChanged.connect(concepts.choose_threshold)
         find.table.cellClicked.connect(lambda row, _: concepts.select(row))
         images.image.layer_changed.connect(self._on_image)
         images.axis.currentIndexChanged.connect(lambda _: controller.choose_axis(images.axis.currentData()))
         images.output.layer_changed.connect(self._on_output)
         images.model.currentIndexChanged.connect(lambda _: self._on_model())
-        images.device.currentIndexChanged.connect(lambda _: self._on_model())
+        models.device.currentIndexChanged.connect(lambda _: self._on_model())
+        models.precision.currentIndexChanged.connect(lambda _: self._on_model())
         images.autosave.toggled.connect(controller.choose_autosave)
         for box in (images.low, images.high):
             box.valueChanged.connect(lambda _: controller.choose_percentiles(images.low.value(), images.high.value()))
@@ -114,6 +121,10 @@ class SegmentWidget(QWidget):
             propagate.resume: stack.resume,
             propagate.update_labels: stack.update,
             propagate.uncertain: stack.most_uncertain,
+            models.use: self._on_use,
+            models.download: self._on_download,
+            models.cancel: controller.models.downloading.cancel,
+            models.bring: self._on_import,
         }
         for button, action in buttons.items():
             # Without the state of the button, which Qt hands over.
@@ -134,6 +145,10 @@ class SegmentWidget(QWidget):
         controller.output_changed.connect(lambda: self.images.output.choose(controller.output.layer))
         controller.propagation.running_changed.connect(self.propagate.show_running)
         controller.propagation.progressed.connect(self.propagate.show_progress)
+        controller.memory_changed.connect(self.models.memory.setText)
+        controller.models.arrived.connect(self._list_models)
+        controller.models.downloading.running_changed.connect(self.models.show_running)
+        controller.models.downloading.progressed.connect(self.models.show_progress)
 
     # -- slots ------------------------------------------------------------------------------------
 
@@ -144,8 +159,25 @@ class SegmentWidget(QWidget):
         self.controller.choose_output(layer)
 
     def _on_model(self) -> None:
-        if self.images.model.currentText():
-            self.controller.choose_model(self.images.model.currentText(), self.images.device.currentText())
+        name, models = self.images.model.currentText(), self.models
+        if name:
+            self.controller.choose_model(name, models.device.currentText(), models.precision.currentText())
+
+    def _on_use(self) -> None:
+        chosen = self.models.chosen
+        if chosen is not None:
+            self.images.model.setCurrentText(chosen.name)
+
+    def _on_download(self) -> None:
+        chosen = self.models.chosen
+        if chosen is not None:
+            self.controller.models.download(chosen, self.models.token.text())
+
+    def _on_import(self) -> None:
+        patterns = " ".join(f"*{suffix}" for suffix in WEIGHT_SUFFIXES)
+        path, _ = QFileDialog.getOpenFileName(self, "Import a model", "", f"Checkpoints ({patterns})")
+        if path:
+            self.controller.models.import_file(Path(path))
 
     def _on_propagate(self) -> None:
         controls = self.propagate
@@ -162,7 +194,26 @@ class SegmentWidget(QWidget):
             self.concepts.text.currentText(), first, last + 1, self.concepts.divisions.isChecked()
         )
 
+    # -- dropped files ----------------------------------------------------------------------------
+
+    def dragEnterEvent(self, event: QDragEnterEvent) -> None:  # noqa: N802
+        """Take checkpoints; all else is napari's."""
+        event.setAccepted(bool(_checkpoints(event)))
+
+    def dropEvent(self, event: QDropEvent) -> None:  # noqa: N802
+        """Import the checkpoints that were dropped."""
+        for path in _checkpoints(event):
+            self.controller.models.import_file(path)
+
     # -- showing ----------------------------------------------------------------------------------
+
+    def _list_models(self, chosen: str = "") -> None:
+        """List the models; one that has just come is used at once."""
+        infos, kept = api.list_models(), self.images.model.currentText()
+        self.images.offer_models([info.name for info in infos if info.installed], chosen or kept)
+        self.models.show_models(infos, self.images.model.currentText())
+        if chosen:
+            self._on_model()
 
     def _show_object(self, object_id: int) -> None:
         self.prompts.object_id.blockSignals(True)
@@ -205,3 +256,9 @@ class SegmentWidget(QWidget):
                 steps.pop(0)()
 
         return close
+
+
+def _checkpoints(event: QDropEvent) -> list[Path]:
+    """Checkpoints among the files that are dragged."""
+    paths = [Path(url.toLocalFile()) for url in event.mimeData().urls() if url.isLocalFile()]
+    return [path for path in paths if path.suffix in WEIGHT_SUFFIXES]

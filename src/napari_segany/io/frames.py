@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +10,7 @@ import numpy as np
 from napari_segany.core.axes import PlaneAxes, choose_planes, guess_axes
 from napari_segany.core.errors import InvalidImageError, StorageError
 from napari_segany.core.intensity import DEFAULT_PERCENTILES, IntensityRange, estimate_range
+from napari_segany.core.memory import free_memory
 from napari_segany.core.state import ImageReference
 from napari_segany.io.sources import Source, open_source
 
@@ -128,7 +127,7 @@ class Frames:
 
     def _check_size(self) -> None:
         size = int(np.prod(self.shape[1:], dtype=np.float64)) * self.dtype.itemsize
-        free = _free_memory()
+        free = free_memory()
         if free is not None and size > MEMORY_SHARE * free:
             raise StorageError(
                 f"One plane of {self.shape[1]} x {self.shape[2]} pixels takes {size / 1e9:.1f} GB and only "
@@ -172,20 +171,6 @@ class Frames:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
-
-
-def _free_memory() -> int | None:
-    """Bytes that can be had without swapping; all of the memory, or None, where the system does not tell."""
-    try:
-        # Not the pages that are free: the system fills those with files that it would give up.
-        with Path("/proc/meminfo").open() as lines:
-            return next(1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return None
 
 
 def open_frames(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from napari_segany.core import memory
 from napari_segany.core.errors import UnsupportedError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -52,6 +53,15 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     if name == "float16" and device.type == "cpu":
         raise UnsupportedError('A CPU does not compute in float16; use "auto", "bfloat16" or "float32".')
     return DTYPES[name]
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be had on a device, None where it does not tell."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return int(torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    return memory.free_memory()
 
 
 def _cpu_multiplies_bfloat16() -> bool:

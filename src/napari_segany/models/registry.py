@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from napari_segany.core.durable import replacing
 from napari_segany.core.errors import StorageError, UnknownModelError
 from napari_segany.core.paths import exists
-from napari_segany.core.protocols import ImageModel, ModelInfo
+from napari_segany.core.protocols import WEIGHT_SUFFIXES, ImageModel, ModelInfo
 
 if TYPE_CHECKING:
     from napari_segany.models.download import Progress
@@ -22,8 +22,6 @@ SAM = "https://dl.fbaipublicfiles.com/segment_anything/"
 SAM2 = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
 BIOIMAGE = "https://uk1s3.embassy.ebi.ac.uk/public-datasets/bioimage.io/"
 MIB = 1_000_000
-#: Endings of weight files, the preferred first.
-SUFFIXES = (".safetensors", ".pth", ".pt")
 #: Of the note beside an imported model.
 VERSION = 1
 
@@ -77,7 +75,7 @@ def models_folder() -> Path:
 
 
 def _installed_file(info: ModelInfo) -> Path | None:
-    for suffix in SUFFIXES:
+    for suffix in WEIGHT_SUFFIXES:
         path = models_folder() / (info.name + suffix)
         if path.exists():
             return path
@@ -141,7 +139,7 @@ def _own() -> list[ModelInfo]:
     names = {info.name for info in REGISTERED}
     found = []
     for path in sorted(models_folder().glob("*")):
-        if path.suffix not in SUFFIXES or path.stem in names or path.name.startswith("."):
+        if path.suffix not in WEIGHT_SUFFIXES or path.stem in names or path.name.startswith("."):
             continue
         family = _family(path)
         can = frozenset({"image", *CAPABILITIES.get(family, ())})
@@ -171,7 +169,7 @@ def load_model(name: str | Path, device: str = "auto", dtype: str = "auto") -> I
     precision = resolve_dtype(dtype, where)
     info = next((info for info in REGISTERED if info.name == str(name)), None)
     if info is None and not exists(Path(name)):
-        own = [models_folder() / f"{name}{suffix}" for suffix in SUFFIXES]
+        own = [models_folder() / f"{name}{suffix}" for suffix in WEIGHT_SUFFIXES]
         name = next((path for path in own if exists(path)), name)
     if info is not None and not info.url:
         from napari_segany.models.nano.weights import load_nano
