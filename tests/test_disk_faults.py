@@ -16,7 +16,7 @@ from tests.fakes import DiscModel, disc
 
 SHAPE = (5, 40, 50)
 STACK = np.zeros(SHAPE, np.uint8)
-TABLES = ("prompts", "accepted", "scores", "parents")
+TABLES = ("prompts", "accepted", "scores", "parents", "clicks")
 
 
 @pytest.fixture

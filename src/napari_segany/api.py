@@ -24,7 +24,7 @@ from napari_segany.core.paths import exists
 from napari_segany.core.prompts import PointsLike, Prompt, check_boxes, make_prompt
 from napari_segany.core.protocols import Embedding, ImageModel, LabelStore, ModelInfo, Multimask
 from napari_segany.core.settings import EverythingSettings, FindSettings
-from napari_segany.core.state import SessionState
+from napari_segany.core.state import TABLES, SessionState
 from napari_segany.session.concept_session import ConceptSession
 from napari_segany.session.everything import everything as _everything
 from napari_segany.session.finding import find as _find
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 ModelLike = ImageModel | str | Path
 
 DEFAULT_MODEL = "nano"
+#: Planes of a stack that a model learns from at most.
+ADAPT_PLANES = 16
 
 
 def list_models() -> list[ModelInfo]:
@@ -405,12 +407,29 @@ class Session(ConceptSession):
         return SessionState(
             self._stack.reference(),
             self.model.name,
-            dict(self.prompts),
-            dict(self.accepted),
-            dict(self.scores),
-            dict(self.parents),
-            set(self.finished),
+            finished=set(self.finished),
+            **{table: dict(getattr(self, table)) for table in TABLES},
         )
+
+    def adapt(
+        self, name: str | None = None, steps: int = 120, progress: Callable[[Any], bool | None] | None = None
+    ) -> ImageModel:
+        """Teach the session's model the objects that are `confirmed`, on the planes that have most of them.
+
+        Parameters
+        ----------
+        name, steps, progress
+            See `napari_segany.training.fit`, as for what is returned and raised.
+            The session itself goes on with the model it has; see `use_model`.
+        """
+        from napari_segany import training
+
+        counts = [np.count_nonzero(np.unique(self.confirmed(frame))) for frame in range(len(self.frames))]
+        most = sorted(range(len(counts)), key=lambda frame: -counts[frame])[:ADAPT_PLANES]
+        # A plane without labels only if there is no other, for the sentence that then comes.
+        chosen = sorted(frame for frame in most if counts[frame]) or most[:1]
+        images, labels = [self.frames[frame] for frame in chosen], [self.confirmed(frame) for frame in chosen]
+        return training.fit(images, labels, self.model, name, steps, progress=progress)
 
     def save(self, path: str | Path) -> Path:
         """Save the labels as OME-Zarr (0.5) and the session beside them.
@@ -483,10 +502,8 @@ class Session(ConceptSession):
             )
         frames.intensity = image.intensity
         session = cls(frames, model=state.model if model is None else model, labels=path)
-        session.prompts.update(state.prompts)
-        session.accepted.update(state.accepted)
-        session.scores.update(state.scores)
-        session.parents.update(state.parents)
+        for table in TABLES:
+            getattr(session, table).update(getattr(state, table))
         session.finished.update(state.finished)
         session._report_missing(path)
         return session

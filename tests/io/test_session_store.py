@@ -33,12 +33,13 @@ def state_of(image: str | None = None) -> SessionState:
         {(1, 4): True},
         {(1, 4): 0.875, (7, 0): 0.5},
         {(7, 0): 1},
+        {(1, 4): 2},
         {4, 5, 6},
     )
 
 
 def assert_same(a: SessionState, b: SessionState) -> None:
-    for name in ("image", "model", "accepted", "scores", "parents", "finished"):
+    for name in ("image", "model", "accepted", "scores", "parents", "clicks", "finished"):
         assert getattr(a, name) == getattr(b, name), name
     assert a.prompts.keys() == b.prompts.keys()
     for key, prompt in a.prompts.items():

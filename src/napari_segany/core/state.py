@@ -9,6 +9,8 @@ from napari_segany.core.prompts import Prompt
 
 #: (object id, frame)
 Key = tuple[int, int]
+#: What a session knows by object id and frame; attributes of `SessionState` and of a session.
+TABLES = ("prompts", "accepted", "scores", "parents", "clicks")
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class SessionState:
         Name of the model used last.
     prompts, accepted, scores : dicts of (object id, frame)
     parents : dict of (object id, first frame) -> id of the object it came from by division
+    clicks : dict of (object id, frame) -> prompts a person gave until the mask there was accepted
     finished : set of frames that a propagation has written
     """
 
@@ -55,4 +58,5 @@ class SessionState:
     accepted: dict[Key, bool] = field(default_factory=dict)
     scores: dict[Key, float] = field(default_factory=dict)
     parents: dict[Key, int] = field(default_factory=dict)
+    clicks: dict[Key, int] = field(default_factory=dict)
     finished: set[int] = field(default_factory=set)

@@ -17,6 +17,7 @@ from napari_segany.core.errors import SeganyError
 from napari_segany.core.intensity import DEFAULT_PERCENTILES
 from napari_segany.core.masks import Strategy
 from napari_segany.core.state import Key
+from napari_segany.gui.adapt_actions import AdaptActions
 from napari_segany.gui.find_actions import FindActions
 from napari_segany.gui.found import FoundLayers
 from napari_segany.gui.jobs import Jobs
@@ -60,6 +61,7 @@ class Controller(QObject):
     stack : StackActions
     concepts : FindActions
     models : ModelActions
+    adapting : AdaptActions
     """
 
     status_changed = QtSignal(str)
@@ -72,6 +74,8 @@ class Controller(QObject):
     #: Course of the current object, and the frame on display.
     course_changed = QtSignal(object, int)
     intensity_changed = QtSignal(str)
+    #: What it cost so far to accept objects.
+    clicks_changed = QtSignal(str)
     sign_changed = QtSignal(str)
     view_changed = QtSignal()
     output_changed = QtSignal()
@@ -93,7 +97,7 @@ class Controller(QObject):
         self.layers: PromptLayers | None = None
         self.preview: Preview | None = None
         self.masks, self.stack, self.concepts = MaskActions(self), StackActions(self), FindActions(self)
-        self.models = ModelActions()
+        self.models, self.adapting = ModelActions(), AdaptActions(self)
         self.object_id = 1
         self.sign: Sign = "positive"
         self.strategy: Strategy = "highest"
@@ -128,6 +132,7 @@ class Controller(QObject):
         self.blockSignals(True)
         self.propagation.blockSignals(True)
         self.models.close()
+        self.adapting.close()
         for emitter, slot in self._connections():
             emitter.disconnect(slot)
         self._leave_image()
@@ -492,6 +497,7 @@ class Controller(QObject):
         intensity = stack.session.frames.intensity
         pairs = zip(intensity.low, intensity.high, strict=True)
         self.intensity_changed.emit("black to white: " + ", ".join(f"{low:g} to {high:g}" for low, high in pairs))
+        self.clicks_changed.emit(stack.describe_clicks())
         self._course_soon.start()
         if self.jobs.idle:
             self._show_status("")

@@ -43,6 +43,8 @@ class FindActions:
     ----------
     threshold : float
     result : Result or None
+    current : int
+        Which of the objects above the threshold is looked at, 0 for the best.
     """
 
     def __init__(self, controller: Controller) -> None:
@@ -50,6 +52,7 @@ class FindActions:
         self.layers: FoundLayers | None = None
         self.threshold = FindSettings().threshold
         self.result: Result | None = None
+        self.current = 0
 
     def draw(self, kind: Kind) -> None:
         """Take the rectangle tool in hand for examples, or for counter-examples."""
@@ -83,8 +86,23 @@ class FindActions:
             self.layers.boxes("counter-examples", view, frame),
         )
 
+    def propose(self) -> None:
+        """Suggest what is not in the labels of the plane on display yet, and show what is above the threshold."""
+        controller = self._controller
+        view = controller.view(tell=True)
+        if view is None or controller.location is None:
+            return
+        frame = controller.location.frame(view)
+        settings = FindSettings(threshold=LOWEST_SCORE)
+
+        def ask(stack: OpenStack) -> None:
+            search = partial(stack.session.propose, frame, settings)
+            controller.jobs.submit(search, partial(self._on_found, stack, view, frame), "Searching the rest…")
+
+        controller.with_stack(ask)
+
     def _on_found(self, stack: OpenStack, view: StackView, frame: int, objects: Instances) -> None:
-        self.result = Result(stack, view, frame, objects)
+        self.result, self.current = Result(stack, view, frame, objects), 0
         if not len(objects):
             show_info("Nothing was found here; try another word, or draw a box around an example.")
         self.show()
@@ -107,13 +125,27 @@ class FindActions:
         if self.result is None:
             self.layers.clear()
         else:
+            self.current = min(self.current, max(len(self.chosen()) - 1, 0))
             self.layers.show(self.result.view, self.result.frame, self.chosen().labels)
+            self.layers.mark(self.current + 1)
         self._controller.found_changed.emit()
 
     def select(self, row: int) -> None:
-        """Show one of the objects found as the selected label of their layer."""
-        if self.layers is not None and self.layers.layer is not None:
-            self.layers.layer.selected_label = row + 1
+        """Look at one of the objects found."""
+        if self.layers is not None and self.result is not None:
+            self.current = row
+            self.layers.mark(row + 1)
+
+    def accept_current(self) -> None:
+        """Accept the object that is looked at, and look at the next."""
+        self.accept([self.current])
+
+    def reject_current(self) -> None:
+        """Drop the object that is looked at, and look at the next."""
+        if self.result is None or not len(self.chosen()):
+            show_warning("There is nothing to reject: find objects first, or lower the threshold.")
+            return
+        self._forget(self._some([self.current]))
 
     def accept(self, rows: list[int] | None = None) -> None:
         """Write the objects above the threshold, or some of them, into the labels, as new objects."""
@@ -123,24 +155,28 @@ class FindActions:
         if rows == []:
             show_warning("Select objects in the table first.")
             return
-        result, objects = self.result, self.chosen()
-        if rows is not None:
-            objects = objects.take(rows)
+        result, objects = self.result, self.chosen() if rows is None else self._some(rows)
+        # At once, so that nothing is accepted twice by somebody quick.
+        self._forget(objects)
 
         def then(ids: list[int]) -> None:
             if len(ids) < len(objects):
                 show_info(f"{len(objects) - len(ids)} objects lie wholly on labels that are there, and were left out.")
-            self._forget(objects)
             self._controller.on_labels_written()
             self._controller.next_object()
 
         self._controller.jobs.submit(partial(result.stack.session.accept_found, objects, result.frame), then)
 
-    def _forget(self, accepted: Instances) -> None:
-        """Keep only what was not accepted."""
+    def _some(self, rows: list[int]) -> Instances:
+        objects = self.chosen()
+        found = objects.found()
+        return Instances.from_patches(objects.shape, [found[i] for i in rows], objects.scores[rows])
+
+    def _forget(self, some: Instances) -> None:
+        """Keep the others."""
         if self.result is None:
             return
-        objects, gone = self.result.objects, {box.tobytes() for box in accepted.boxes}
+        objects, gone = self.result.objects, {box.tobytes() for box in some.boxes}
         left = [i for i, box in enumerate(objects.boxes) if box.tobytes() not in gone]
         self.result = replace(self.result, objects=objects.take(left)) if left else None
         self.show()

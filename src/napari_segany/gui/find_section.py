@@ -57,19 +57,23 @@ class FindSection(Section):
         self.track = button("Track", "Find them on every plane of the range below, and follow each through the stack.")
         self.divisions = QCheckBox("divisions")
         self.divisions.setToolTip("Tell mothers and daughters; for time, not for depth.")
+        self.rest = button("The rest", "Suggest what is not in the labels yet, after the objects that are.")
+        self.accept_one = button("Yes", "Accept the yellow object and look at the next.", "accept_suggestion")
+        self.reject_one = button("No", "Drop the yellow object and look at the next.", "reject_suggestion")
         grid = QGridLayout(self.body)
         rows: tuple[tuple[QWidget, ...], ...] = (
             (self.text, self.example, self.counter),
             (self.run, self.track, self.divisions),
+            (self.rest, self.accept_one, self.reject_one),
         )
         for row, widgets in enumerate(rows):
             for column, widget in enumerate(widgets):
                 grid.addWidget(widget, row, column)
-        grid.addWidget(QLabel("Score from"), 2, 0)
-        grid.addWidget(self.threshold, 2, 1, 1, 2)
-        grid.addWidget(self.table, 3, 0, 1, 3)
-        grid.addWidget(self.accept, 4, 0, 1, 2)
-        grid.addWidget(self.accept_selected, 4, 2)
+        grid.addWidget(QLabel("Score from"), 3, 0)
+        grid.addWidget(self.threshold, 3, 1, 1, 2)
+        grid.addWidget(self.table, 4, 0, 1, 3)
+        grid.addWidget(self.accept, 5, 0, 1, 2)
+        grid.addWidget(self.accept_selected, 5, 2)
 
     @property
     def selected_rows(self) -> list[int]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer, Shapes
+from napari.utils.colormaps import DirectLabelColormap, label_colormap
 
 from napari_segany.gui.geometry import alignment
 from napari_segany.gui.plane_layers import PlaneLayers
@@ -14,6 +16,8 @@ from napari_segany.gui.stack_view import StackView
 
 Kind = Literal["examples", "counter-examples"]
 COLOURS: dict[Kind, str] = {"examples": "#2ca02c", "counter-examples": "#d62728"}
+#: Colour of the object that is looked at.
+MARKED = "#ffeb3b"
 
 
 class FoundLayers(PlaneLayers):
@@ -29,6 +33,10 @@ class FoundLayers(PlaneLayers):
         super().__init__(viewer, image)
         self.shapes: dict[Kind, Shapes] = {}
         self.layer: Labels | None = None
+
+    @cached_property
+    def _colours(self) -> Any:
+        return label_colormap(49)
 
     def take_in_hand(self, kind: Kind) -> None:
         """Let the person draw rectangles of a kind; the layer is made for the first of them."""
@@ -62,10 +70,19 @@ class FoundLayers(PlaneLayers):
         """Show found objects (H, W) on a frame."""
         if self.layer is None:
             self.layer = Labels(
-                view.expand(labels).copy(), opacity=0.6, name="Found", **self.over(view, frame, "found")
+                view.expand(labels).copy(), opacity=0.8, name="Found", **self.over(view, frame, "found")
             )
             self.add(self.layer)
         self.put(self.layer, view, frame, labels)
+
+    def mark(self, label: int) -> None:
+        """Make one of the found objects stand out, and be the selected label of the layer."""
+        if self.layer is not None:
+            self.layer.selected_label = label
+            ids = np.arange(1, int(np.max(self.layer.data)) + 1)
+            colours: dict[int | None, Any] = {None: "transparent"}
+            colours |= {int(i): (*colour[:3], 0.6) for i, colour in zip(ids, self._colours.map(ids), strict=True)}
+            self.layer.colormap = DirectLabelColormap(color_dict=colours | {label: MARKED})
 
     def clear(self) -> None:
         """Take the found objects away; examples stay."""

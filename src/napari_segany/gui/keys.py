@@ -17,6 +17,8 @@ KEYS = {
     "undo": "U",
     "redo": "Shift-U",
     "most_uncertain": "W",
+    "accept_suggestion": "G",
+    "reject_suggestion": "Q",
 }
 
 

@@ -17,6 +17,9 @@ from napari_segany.core.state import Key
 from napari_segany.gui.drawn import Drawn, outlines
 from napari_segany.gui.jobs import Jobs
 
+#: Objects that count as the last ones.
+LATELY = 10
+
 
 class OpenStack:
     """Sends what is drawn to a session, in another thread, and keeps the answers.
@@ -249,6 +252,16 @@ class OpenStack:
             return f"mask {rank} of {len(answer.scores)}, predicted IoU {answer.scores[index]:.2f}"
         elsewhere = sorted(frame for object_id, frame in self.sent if object_id == key[0])
         return f"prompted on plane {', '.join(map(str, elsewhere))}" if elsewhere and key not in self.answers else ""
+
+    def describe_clicks(self) -> str:
+        """Say how many prompts an accepted object took, over all and lately; empty before the first."""
+        # In the order of their ids, which is that in which they were begun.
+        clicks = [count for _, count in sorted(self.session.clicks.items())]
+        if not clicks:
+            return ""
+        return (
+            f"{np.mean(clicks):.1f} clicks per accepted object, {np.mean(clicks[-LATELY:]):.1f} for the last {LATELY}"
+        )
 
     def index(self, key: Key, answer: Candidates) -> int:
         """Index of the candidate that is shown."""

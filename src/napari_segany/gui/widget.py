@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QFileDialog, QFrame, QPushButton, QScrollArea, QVBoxL
 
 from napari_segany import api
 from napari_segany.core.protocols import WEIGHT_SUFFIXES
+from napari_segany.gui.adapt_section import AdaptSection
 from napari_segany.gui.controller import Controller
 from napari_segany.gui.find_section import FindSection
 from napari_segany.gui.keys import Keys
@@ -35,14 +36,14 @@ class SegmentWidget(QWidget):
         self.prompts = PromptSection(self)
         self.concepts = FindSection(self)
         self.propagate = PropagateSection(self)
-        self.models = ModelsSection(self)
+        self.models, self.adapt = ModelsSection(self), AdaptSection(self)
         # On a small screen the lower sections must be within reach.
         area, inside, outside = QScrollArea(self), QWidget(), QVBoxLayout(self)
         area.setWidgetResizable(True)
         area.setFrameShape(QFrame.Shape.NoFrame)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         layout = QVBoxLayout(inside)
-        for section in (self.images, self.prompts, self.concepts, self.propagate, self.models):
+        for section in (self.images, self.prompts, self.concepts, self.propagate, self.models, self.adapt):
             layout.addWidget(section)
         layout.addStretch(1)
         area.setWidget(inside)
@@ -65,6 +66,8 @@ class SegmentWidget(QWidget):
                 "undo": masks.undo,
                 "redo": masks.redo,
                 "most_uncertain": self.controller.stack.most_uncertain,
+                "accept_suggestion": self.controller.concepts.accept_current,
+                "reject_suggestion": self.controller.concepts.reject_current,
             },
         )
         self._docked = False
@@ -121,6 +124,11 @@ class SegmentWidget(QWidget):
             propagate.resume: stack.resume,
             propagate.update_labels: stack.update,
             propagate.uncertain: stack.most_uncertain,
+            find.rest: concepts.propose,
+            find.accept_one: concepts.accept_current,
+            find.reject_one: concepts.reject_current,
+            self.adapt.run: self._on_adapt,
+            self.adapt.cancel: controller.adapting.learning.cancel,
             models.use: self._on_use,
             models.download: self._on_download,
             models.cancel: controller.models.downloading.cancel,
@@ -146,6 +154,10 @@ class SegmentWidget(QWidget):
         controller.propagation.running_changed.connect(self.propagate.show_running)
         controller.propagation.progressed.connect(self.propagate.show_progress)
         controller.memory_changed.connect(self.models.memory.setText)
+        controller.clicks_changed.connect(self.adapt.clicks.setText)
+        controller.adapting.learned.connect(self.adapt.result.setText)
+        controller.adapting.learning.running_changed.connect(self.adapt.show_running)
+        controller.adapting.learning.progressed.connect(self.adapt.show_progress)
         controller.models.arrived.connect(self._list_models)
         controller.models.downloading.running_changed.connect(self.models.show_running)
         controller.models.downloading.progressed.connect(self.models.show_progress)
@@ -178,6 +190,9 @@ class SegmentWidget(QWidget):
         path, _ = QFileDialog.getOpenFileName(self, "Import a model", "", f"Checkpoints ({patterns})")
         if path:
             self.controller.models.import_file(Path(path))
+
+    def _on_adapt(self) -> None:
+        self.controller.adapting.adapt(self.adapt.name.text(), self.adapt.steps.value())
 
     def _on_propagate(self) -> None:
         controls = self.propagate

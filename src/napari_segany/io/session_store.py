@@ -10,9 +10,9 @@ from typing import Any
 
 from napari_segany.core.durable import replacing
 from napari_segany.core.errors import StorageError
-from napari_segany.core.state import SessionState
+from napari_segany.core.state import TABLES, SessionState
 from napari_segany.io.journal import Journal, read_journal
-from napari_segany.io.state_codec import DAMAGE, TABLES, decode_entry, decode_state, encode_state, encode_value
+from napari_segany.io.state_codec import DAMAGE, decode_entry, decode_state, encode_state, encode_value
 
 VERSION = 1
 

@@ -15,9 +15,8 @@ import numpy as np
 from napari_segany.core.errors import StorageError
 from napari_segany.core.intensity import IntensityRange
 from napari_segany.core.prompts import Prompt, make_prompt
-from napari_segany.core.state import ImageReference, Key, SessionState
+from napari_segany.core.state import TABLES, ImageReference, Key, SessionState
 
-TABLES = ("prompts", "accepted", "scores", "parents")
 #: The largest number that half precision holds.
 LARGEST_LOGIT = 65504.0
 LARGEST_ID = 2**63 - 1
@@ -81,9 +80,9 @@ def decode_entry(table: str, object_id: Any, frame: Any, value: Any, image: Imag
     if table == "accepted":
         if value is not True:
             raise ValueError(f"{value!r} is no acceptance")
-    elif table == "parents":
+    elif table in ("parents", "clicks"):
         if type(value) is not int or value < 0:
-            raise ValueError(f"{value!r} is no object id")
+            raise ValueError(f"{value!r} is no object id and no number of clicks")
     elif type(value) not in (int, float) or not math.isfinite(value):
         raise ValueError(f"{value!r} is no score")
     return key, value
@@ -124,7 +123,7 @@ def decode_state(document: dict[str, Any], path: Path) -> SessionState:
     """
     state = SessionState(_decode_image(document["image"], path), str(document["model"]))
     for table in TABLES:
-        # Sessions of the first versions know no parents.
+        # Older sessions have fewer tables.
         entries, lost = document.get(table, []), 0
         for entry in entries if isinstance(entries, list) else [entries]:
             try:

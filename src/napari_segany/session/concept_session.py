@@ -9,14 +9,22 @@ import numpy as np
 
 from napari_segany.core.concepts import Examples, checked_text
 from napari_segany.core.errors import InvalidPromptError
-from napari_segany.core.instances import Instances
+from napari_segany.core.instances import Found, Instances
+from napari_segany.core.masks import bounding_box
 from napari_segany.core.prompts import check_boxes
+from napari_segany.core.protocols import ConceptModel
 from napari_segany.core.settings import FindSettings, TrackSettings
 from napari_segany.session.concept_tracking import ConceptRun
+from napari_segany.session.everything import everything
 from napari_segany.session.finding import concept_model, find
 from napari_segany.session.history import LabelEdit, Step
 from napari_segany.session.propagation import Visit
 from napari_segany.session.session import Session
+
+#: Objects shown as examples at most, when more of the same are to be suggested.
+EXAMPLES = 16
+#: An object of which a larger share is labelled already is no news.
+KNOWN_SHARE = 0.3
 
 
 class ConceptSession(Session):
@@ -49,6 +57,51 @@ class ConceptSession(Session):
             image = self.frames[frame]
         return find(self.model, image, checked_text(text), shown, others, settings, self.frames.intensity)
 
+    def propose(self, frame: int, settings: FindSettings | None = None) -> Instances:
+        """Suggest the objects of a frame that are not in its labels; labels change only by `accept_found`.
+
+        Objects like the `confirmed` ones of the nearest frame that has any, if the model finds
+        concepts; otherwise everything.
+
+        Parameters
+        ----------
+        frame : int
+        settings : FindSettings, optional
+
+        Returns
+        -------
+        Instances
+            The best first.
+        """
+        settings = settings or FindSettings()
+        labels, shown = self.store.read(self._check_frame(frame)), self._nearest_confirmed(frame)
+        if shown is None or not isinstance(self.model, ConceptModel):
+            found = everything(self.model, self.embedding(frame))
+        elif shown == frame:
+            found = self.find(None, self._boxes_of(shown), None, frame, settings)
+        else:
+            examples = Examples(self.embedding(shown), self._boxes_of(shown), np.zeros((0, 4)))
+            found = self.model.find(self.embedding(frame), self.model.describe(None, [examples]), settings)
+        objects = found.found()
+        new = [
+            i
+            for i in np.argsort(-found.scores, kind="stable")
+            if found.scores[i] >= settings.threshold and not _is_known(objects[i], labels)
+        ]
+        return Instances.from_patches(found.shape, [objects[i] for i in new], found.scores[new])
+
+    def _nearest_confirmed(self, frame: int) -> int | None:
+        """Frame nearest to `frame` on which something is confirmed, itself included."""
+        frames = sorted(range(len(self.frames)), key=lambda at: abs(at - frame))
+        return next((at for at in frames if self.confirmed(at).any()), None)
+
+    def _boxes_of(self, frame: int) -> np.ndarray:
+        """(N, 4) boxes around confirmed objects of a frame, the largest first."""
+        labels = self.confirmed(frame)
+        ids, areas = np.unique(labels[labels > 0], return_counts=True)
+        largest = ids[np.argsort(-areas, kind="stable")][:EXAMPLES]
+        return np.array([bounding_box(labels == i) for i in largest], dtype=np.float64)
+
     def accept_found(self, found: Instances, frame: int) -> list[int]:
         """Write objects that were found on a frame into its labels, as new objects; one step to undo.
 
@@ -74,6 +127,7 @@ class ConceptSession(Session):
                     step.edits += [
                         self._set("accepted", (ids[-1], frame), True),
                         self._set("scores", (ids[-1], frame), float(score)),
+                        self._set("clicks", (ids[-1], frame), 0),
                     ]
             if ids:
                 step.edits.insert(0, LabelEdit(self.store, frame, before, after))
@@ -143,3 +197,9 @@ class ConceptSession(Session):
 
     def _boxes(self, boxes: Sequence[Sequence[float]] | np.ndarray | None) -> np.ndarray:
         return np.zeros((0, 4)) if boxes is None or len(boxes) == 0 else check_boxes(self._frame_shape, boxes)
+
+
+def _is_known(found: Found, labels: np.ndarray) -> bool:
+    (y0, x0, y1, x1), patch = found
+    inside = labels[y0:y1, x0:x1][patch]
+    return int(np.count_nonzero(inside)) > KNOWN_SHARE * max(inside.size, 1)

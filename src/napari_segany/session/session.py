@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from threading import RLock
@@ -16,7 +16,7 @@ from napari_segany.core.masks import Candidates
 from napari_segany.core.prompts import PointsLike, Prompt, make_prompt
 from napari_segany.core.protocols import Embedding, FrameSource, ImageModel, LabelStore, StackModel, Tracker
 from napari_segany.core.settings import PropagationSettings
-from napari_segany.core.state import Key
+from napari_segany.core.state import TABLES, Key
 from napari_segany.session.carried import Carried
 from napari_segany.session.carrying import CarryingTracker
 from napari_segany.session.compose import compose
@@ -77,6 +77,9 @@ class Session:
         self.accepted: dict[Key, bool] = {}
         self.scores: dict[Key, float] = {}
         self.parents: dict[Key, int] = {}
+        #: Prompts that it took until a mask was accepted; none for those that were only confirmed.
+        self.clicks: dict[Key, int] = {}
+        self._given: Counter[Key] = Counter()
         self.finished: set[int] = set()
         self.history = History()
         self._changed: dict[int, set[int]] = {}
@@ -121,6 +124,12 @@ class Session:
             if key not in self.accepted and object_id in (None, key[0])
         }
         return min(open_to_doubt, key=open_to_doubt.__getitem__, default=None)
+
+    def confirmed(self, frame: int) -> np.ndarray:
+        """(H, W) labels of a frame without the objects that a model found there and nobody has accepted."""
+        labels = self.store.read(self._check_frame(frame))
+        doubtful = [i for i, at in self.scores if at == frame and (i, at) not in self.accepted]
+        return np.where(np.isin(labels, doubtful), 0, labels)
 
     def candidates(self, object_id: int, frame: int) -> Candidates | None:
         """Candidate masks for an object's prompts on a frame, asked for again if need be; None without prompts."""
@@ -221,6 +230,7 @@ class Session:
         """
         key = self._check_object(object_id), self._check_frame(frame)
         new = make_prompt(self._frame_shape, points, labels, box, mask)
+        self._given[key] += 1
         merged = self.prompts[key].merged(new) if key in self.prompts and not replace else new
         model = self.model
         (answer,) = model.predict(self.embedding(frame), [merged])
@@ -287,7 +297,12 @@ class Session:
             step = Step("accept")
             if (before != after).any():
                 step.edits.append(LabelEdit(self.store, frame, before, after))
-            step.edits += [self._set("accepted", key, True), self._set("scores", key, score)]
+            clicks = self.clicks.get(key, 0) + self._given.pop(key, 0)
+            step.edits += [
+                self._set("accepted", key, True),
+                self._set("scores", key, score),
+                self._set("clicks", key, clicks),
+            ]
             self._apply(step)
         self.labels_changed.emit(frame)
         return after
@@ -300,7 +315,7 @@ class Session:
                 before = self.store.read(frame)
                 if (before == object_id).any():
                     step.edits.append(LabelEdit(self.store, frame, before, np.where(before == object_id, 0, before)))
-            for table in ("prompts", "accepted", "scores", "parents"):
+            for table in TABLES:
                 keys = [key for key in getattr(self, table) if key[0] == object_id]
                 step.edits += [self._set(table, key, None) for key in keys]
             self._removed.add(object_id)
