@@ -200,9 +200,7 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=20)
     parser.add_argument("--planes", type=int, default=50)
     options = parser.parse_args()
-    print(
-        "| way | clicks | keys | pixels drawn | seconds of the window | mean IoU |\n| --- | --- | --- | --- | --- | --- |"
-    )
+    print("| way | clicks | keys | pixels drawn | seconds of the window | mean IoU |", "| --- " * 6 + "|", sep="\n")
     if options.data is None:
         image, truth = segany.samples.image("nuclei", seed=1, shape=(360, 360))
     else:

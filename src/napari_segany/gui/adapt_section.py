@@ -6,8 +6,8 @@ from typing import Any
 
 from qtpy.QtWidgets import QFormLayout, QHBoxLayout, QLineEdit, QSpinBox, QWidget
 
+from napari_segany.gui.controls import Section, button, note
 from napari_segany.gui.loss_plot import LossPlot
-from napari_segany.gui.section import Section, button, note
 
 STEPS = 120
 

@@ -145,7 +145,7 @@ class FindActions:
         if self.result is None or not len(self.chosen()):
             show_warning("There is nothing to reject: find objects first, or lower the threshold.")
             return
-        self._forget(self._some([self.current]))
+        self._forget(self.chosen().take([self.current]))
 
     def accept(self, rows: list[int] | None = None) -> None:
         """Write the objects above the threshold, or some of them, into the labels, as new objects."""
@@ -155,7 +155,7 @@ class FindActions:
         if rows == []:
             show_warning("Select objects in the table first.")
             return
-        result, objects = self.result, self.chosen() if rows is None else self._some(rows)
+        result, objects = self.result, self.chosen() if rows is None else self.chosen().take(rows)
         # At once, so that nothing is accepted twice by somebody quick.
         self._forget(objects)
 
@@ -166,11 +166,6 @@ class FindActions:
             self._controller.next_object()
 
         self._controller.jobs.submit(partial(result.stack.session.accept_found, objects, result.frame), then)
-
-    def _some(self, rows: list[int]) -> Instances:
-        objects = self.chosen()
-        found = objects.found()
-        return Instances.from_patches(objects.shape, [found[i] for i in rows], objects.scores[rows])
 
     def _forget(self, some: Instances) -> None:
         """Keep the others."""

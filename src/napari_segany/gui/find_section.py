@@ -20,7 +20,7 @@ from superqt import QLabeledDoubleSlider
 
 from napari_segany.core.instances import Instances
 from napari_segany.core.settings import FindSettings
-from napari_segany.gui.section import Section, button
+from napari_segany.gui.controls import Section, button
 
 #: Words that are suggested until a model says which it knows.
 SUGGESTIONS = ("nucleus", "cell")

@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_segany.core.protocols import ModelInfo
-from napari_segany.gui.section import Section, button, note
+from napari_segany.gui.controls import Section, button, note
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")

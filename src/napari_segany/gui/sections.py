@@ -22,10 +22,9 @@ from qtpy.QtWidgets import (
 
 from napari_segany.core.intensity import DEFAULT_PERCENTILES
 from napari_segany.core.masks import Strategy
-from napari_segany.gui.controls import button
+from napari_segany.gui.controls import Section, button, note
 from napari_segany.gui.keys import KEYS
 from napari_segany.gui.layer_choice import LayerChoice
-from napari_segany.gui.section import Section, button, note
 from napari_segany.gui.timeline import Timeline
 from napari_segany.session.session import Direction
 

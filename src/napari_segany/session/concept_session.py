@@ -88,7 +88,7 @@ class ConceptSession(Session):
             for i in np.argsort(-found.scores, kind="stable")
             if found.scores[i] >= settings.threshold and not _is_known(objects[i], labels)
         ]
-        return Instances.from_patches(found.shape, [objects[i] for i in new], found.scores[new])
+        return found.take(new)
 
     def _nearest_confirmed(self, frame: int) -> int | None:
         """Frame nearest to `frame` on which something is confirmed, itself included."""
