@@ -34,6 +34,7 @@ from napari_segany.gui.preview import Preview
 from napari_segany.gui.propagation import Propagation
 from napari_segany.gui.stack_actions import StackActions
 from napari_segany.gui.stack_view import StackView
+from napari_segany.gui.track_actions import TrackActions
 
 #: Rest on a plane before it is encoded ahead of the first click, milliseconds.
 PREFETCH_DELAY = 300
@@ -60,6 +61,7 @@ class Controller(QObject):
     masks : MaskActions
     stack : StackActions
     concepts : FindActions
+    tracks : TrackActions
     models : ModelActions
     adapting : AdaptActions
     """
@@ -79,6 +81,8 @@ class Controller(QObject):
     sign_changed = QtSignal(str)
     view_changed = QtSignal()
     output_changed = QtSignal()
+    #: One line for each place to check.
+    doubts_changed = QtSignal(object)
     #: Other objects were found, or another threshold was chosen.
     found_changed = QtSignal()
     #: The model knows these words for concepts, all phrases when there are none.
@@ -97,6 +101,7 @@ class Controller(QObject):
         self.layers: PromptLayers | None = None
         self.preview: Preview | None = None
         self.masks, self.stack, self.concepts = MaskActions(self), StackActions(self), FindActions(self)
+        self.tracks = TrackActions(self)
         self.models, self.adapting = ModelActions(), AdaptActions(self)
         self.object_id = 1
         self.sign: Sign = "positive"

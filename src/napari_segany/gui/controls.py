@@ -5,7 +5,7 @@ from __future__ import annotations
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QPushButton, QSizePolicy, QToolButton, QVBoxLayout, QWidget
 
-from napari_segany.gui.keys import KEYS
+from napari_segany.gui.keys import key_of
 
 
 class Section(QWidget):
@@ -52,8 +52,8 @@ class Section(QWidget):
 
 def button(text: str, tip: str, key: str = "", checkable: bool = False) -> QPushButton:
     """Make a button; with the name of an action its key is told."""
-    made = QPushButton(f"{text} ({KEYS[key]})" if key else text)
-    made.setToolTip(f"{tip} Key: {KEYS[key]}." if key else tip)
+    made = QPushButton(f"{text} ({key_of(key)})" if key else text)
+    made.setToolTip(f"{tip} Key: {key_of(key)}." if key else tip)
     made.setCheckable(checkable)
     return made
 

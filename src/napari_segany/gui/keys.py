@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from napari.components import ViewerModel
+from napari.utils.key_bindings import coerce_keybinding
 from napari.utils.notifications import show_warning
 
-#: Keys that neither napari's viewer nor its Points, Shapes and Labels layers use.
+from napari_segany.gui.preferences import preference
+
+#: The keys unless other ones are preferred: neither napari's viewer nor its Points, Shapes and Labels layers use them.
 KEYS = {
     "toggle_sign": "N",
     "accept": "J",
@@ -20,6 +23,11 @@ KEYS = {
     "accept_suggestion": "G",
     "reject_suggestion": "Q",
 }
+
+
+def key_of(action: str) -> str:
+    """Key of an action in `KEYS`, as the person prefers it."""
+    return str(preference("shortcuts", action, KEYS[action]))
 
 
 class Keys:
@@ -36,11 +44,16 @@ class Keys:
         self.viewer = viewer
         self.bound: list[str] = []
         for name, action in actions.items():
-            key = KEYS[name]
+            key, spoken = key_of(name), name.replace("_", " ")
+            try:
+                coerce_keybinding(key)
+            except (ValueError, KeyError, TypeError):
+                show_warning(f'"{key}" is no key; set another one for "{spoken}" under Preferences > Plugins.')
+                continue
             try:
                 viewer.bind_key(key, lambda _, action=action: action())
             except ValueError:
-                show_warning(f'The key {key} is taken by something else; use the button "{name.replace("_", " ")}".')
+                show_warning(f'The key {key} is taken by something else; use the button "{spoken}".')
             else:
                 self.bound.append(key)
 

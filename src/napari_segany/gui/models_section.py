@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 
 from napari_segany.core.protocols import ModelInfo
 from napari_segany.gui.controls import Section, button, note
+from napari_segany.gui.preferences import preference
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
@@ -60,8 +61,10 @@ class ModelsSection(Section):
         self.progress = QProgressBar(self)
         self.device, self.precision = QComboBox(self), QComboBox(self)
         self.device.addItems(DEVICES)
+        self.device.setCurrentText(preference("defaults", "device", DEVICES[0]))
         self.device.setToolTip("Where models compute; auto takes a GPU when there is one.")
         self.precision.addItems(PRECISIONS)
+        self.precision.setCurrentText(preference("defaults", "precision", PRECISIONS[0]))
         self.precision.setToolTip("With how many bits models compute; auto takes half of them where that is faster.")
         self.memory = note()
         grid = QGridLayout(self.body)

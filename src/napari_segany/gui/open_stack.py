@@ -97,6 +97,19 @@ class OpenStack:
 
         self.jobs.submit(work, then)
 
+    def change(self, edit: Callable[[], Any], then: Callable[[Any, set[Key]], None]) -> None:
+        """Edit the session; `then` gets the result, and whose prompts were changed."""
+
+        def work() -> tuple[Any, set[Key]]:
+            before = dict(self.session.prompts)
+            result = edit()
+            # What is settled stays so under another number.
+            for key in set(self.session.accepted) - self._settled.keys():
+                self._settled[key] = self.session.prompts.get(key), None
+            return result, _differing(before, self.session.prompts)
+
+        self.jobs.submit(work, lambda result: then(*result))
+
     def undo(self, then: Callable[[str | None, set[Key], set[Key]], None]) -> None:
         """Take back the last step; `then` gets its name, and whose prompts and whose acceptance it changed."""
         self.jobs.submit(partial(self._travel, self.session.undo), lambda result: then(*result))
@@ -191,9 +204,7 @@ class OpenStack:
     def _travel(self, move: Callable[[], str | None]) -> tuple[str | None, set[Key], set[Key]]:
         prompts, accepted = dict(self.session.prompts), set(self.session.accepted)
         name = move()
-        now = self.session.prompts
-        changed = {key for key in {*prompts, *now} if prompts.get(key) is not now.get(key)}
-        return name, changed, accepted ^ set(self.session.accepted)
+        return name, _differing(prompts, self.session.prompts), accepted ^ set(self.session.accepted)
 
     # -- showing ----------------------------------------------------------------------------------
 
@@ -266,6 +277,10 @@ class OpenStack:
     def index(self, key: Key, answer: Candidates) -> int:
         """Index of the candidate that is shown."""
         return self.chosen.get(key, answer.index(self.strategy))
+
+
+def _differing(before: Mapping[Key, Prompt], now: Mapping[Key, Prompt]) -> set[Key]:
+    return {key for key in {*before, *now} if before.get(key) is not now.get(key)}
 
 
 def by_score(answer: Candidates) -> list[int]:

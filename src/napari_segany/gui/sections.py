@@ -23,8 +23,9 @@ from qtpy.QtWidgets import (
 from napari_segany.core.intensity import DEFAULT_PERCENTILES
 from napari_segany.core.masks import Strategy
 from napari_segany.gui.controls import Section, button, note
-from napari_segany.gui.keys import KEYS
+from napari_segany.gui.keys import key_of
 from napari_segany.gui.layer_choice import LayerChoice
+from napari_segany.gui.preferences import preference
 from napari_segany.gui.timeline import Timeline
 from napari_segany.session.session import Direction
 
@@ -45,7 +46,7 @@ class ImageSection(Section):
         self.output = LayerChoice(viewer, Labels, none="new layer", parent=self)
         self.output.setToolTip("The labels layer that accepted and propagated objects are written into.")
         self.autosave = QCheckBox("save new labels and prompts while working")
-        self.autosave.setChecked(True)
+        self.autosave.setChecked(preference("defaults", "autosave", True))
         self.autosave.setToolTip(
             "New labels and all prompts are kept inside an OME-Zarr image, or in <name>.segany.zarr beside another "
             "image file, and come back after a crash. Without a file of the image they are kept in memory."
@@ -176,7 +177,7 @@ class PromptSection(Section):
     def show_sign(self, sign: str) -> None:
         """Say which sign the next points get."""
         self.sign.setChecked(sign == "negative")
-        self.sign.setText(f"{sign.capitalize()} ({KEYS['toggle_sign']})")
+        self.sign.setText(f"{sign.capitalize()} ({key_of('toggle_sign')})")
 
 
 class PropagateSection(Section):

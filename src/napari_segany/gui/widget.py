@@ -18,7 +18,9 @@ from napari_segany.gui.controller import Controller
 from napari_segany.gui.find_section import FindSection
 from napari_segany.gui.keys import Keys
 from napari_segany.gui.models_section import ModelsSection
+from napari_segany.gui.preferences import preference
 from napari_segany.gui.sections import ImageSection, PromptSection, PropagateSection
+from napari_segany.gui.tracks_section import TracksSection
 
 
 class SegmentWidget(QWidget):
@@ -36,6 +38,7 @@ class SegmentWidget(QWidget):
         self.prompts = PromptSection(self)
         self.concepts = FindSection(self)
         self.propagate = PropagateSection(self)
+        self.tracks = TracksSection(self)
         self.models, self.adapt = ModelsSection(self), AdaptSection(self)
         # On a small screen the lower sections must be within reach.
         area, inside, outside = QScrollArea(self), QWidget(), QVBoxLayout(self)
@@ -43,7 +46,7 @@ class SegmentWidget(QWidget):
         area.setFrameShape(QFrame.Shape.NoFrame)
         area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         layout = QVBoxLayout(inside)
-        for section in (self.images, self.prompts, self.concepts, self.propagate, self.models, self.adapt):
+        for section in (self.images, self.prompts, self.concepts, self.propagate, self.tracks, self.models, self.adapt):
             layout.addWidget(section)
         layout.addStretch(1)
         area.setWidget(inside)
@@ -76,6 +79,7 @@ class SegmentWidget(QWidget):
         # A function that does not belong to the widget, which Qt would not call any more.
         self.destroyed.connect(self._close)
         self._on_model()
+        self.controller.choose_autosave(self.images.autosave.isChecked())
         self._on_image(self.images.image.layer)
         self._on_output(self.images.output.layer)
 
@@ -103,6 +107,7 @@ class SegmentWidget(QWidget):
         prompts.candidates.currentRowChanged.connect(masks.choose_candidate)
         prompts.strategy.currentIndexChanged.connect(lambda _: masks.choose_strategy(prompts.chosen_strategy))
         propagate.timeline.clicked.connect(stack.go_to)
+        self.tracks.doubts.currentRowChanged.connect(controller.tracks.go_to)
         buttons: dict[QPushButton, Callable[[], None]] = {
             prompts.label: masks.take_label,
             prompts.sign: controller.toggle_sign,
@@ -127,6 +132,10 @@ class SegmentWidget(QWidget):
             find.rest: concepts.propose,
             find.accept_one: concepts.accept_current,
             find.reject_one: concepts.reject_current,
+            self.tracks.check: controller.tracks.check,
+            self.tracks.split: controller.tracks.split,
+            self.tracks.give: lambda: controller.tracks.give(self.tracks.number.value()),
+            self.tracks.fill: controller.tracks.fill,
             self.adapt.run: self._on_adapt,
             self.adapt.cancel: controller.adapting.learning.cancel,
             models.use: self._on_use,
@@ -154,6 +163,7 @@ class SegmentWidget(QWidget):
         controller.propagation.running_changed.connect(self.propagate.show_running)
         controller.propagation.progressed.connect(self.propagate.show_progress)
         controller.memory_changed.connect(self.models.memory.setText)
+        controller.doubts_changed.connect(self.tracks.show_doubts)
         controller.clicks_changed.connect(self.adapt.clicks.setText)
         controller.adapting.learned.connect(self.adapt.result.setText)
         controller.adapting.learning.running_changed.connect(self.adapt.show_running)
@@ -224,7 +234,8 @@ class SegmentWidget(QWidget):
 
     def _list_models(self, chosen: str = "") -> None:
         """List the models; one that has just come is used at once."""
-        infos, kept = api.list_models(), self.images.model.currentText()
+        infos = api.list_models()
+        kept = self.images.model.currentText() or preference("defaults", "model", infos[0].name)
         self.images.offer_models([info.name for info in infos if info.installed], chosen or kept)
         self.models.show_models(infos, self.images.model.currentText())
         if chosen:

@@ -19,7 +19,7 @@ from napari_segany.session.everything import everything
 from napari_segany.session.finding import concept_model, find
 from napari_segany.session.history import LabelEdit, Step
 from napari_segany.session.propagation import Visit
-from napari_segany.session.session import Session
+from napari_segany.session.track_session import TrackSession
 
 #: Objects shown as examples at most, when more of the same are to be suggested.
 EXAMPLES = 16
@@ -27,8 +27,8 @@ EXAMPLES = 16
 KNOWN_SHARE = 0.3
 
 
-class ConceptSession(Session):
-    """A `Session` with `find` and `track`."""
+class ConceptSession(TrackSession):
+    """A `TrackSession` with `find` and `track`."""
 
     def find(
         self,

@@ -1,0 +1,60 @@
+"""Keys and defaults that a person sets under Preferences > Plugins."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from napari.utils.key_bindings import coerce_keybinding
+from npe2 import PluginManifest
+
+import napari_segany
+from napari_segany.gui.keys import KEYS
+
+settings = pytest.importorskip("napari.settings", reason="napari")
+if not hasattr(settings, "get_plugin_settings"):
+    pytest.skip("this napari keeps no settings of plugins", allow_module_level=True)
+
+
+@pytest.fixture
+def preferences(plugin_settings: Any, npe2pm: Any) -> Any:
+    npe2pm.register(PluginManifest.from_file(f"{napari_segany.__path__[0]}/napari.yaml"))
+    return settings.get_plugin_settings("napari-segany")
+
+
+def test_every_key_has_a_setting_with_the_same_default(preferences: Any) -> None:
+    assert {name: getattr(preferences.shortcuts, name) for name in KEYS} == KEYS
+
+
+def test_preferred_keys_are_bound_and_shown(preferences: Any, open_bench: Any) -> None:
+    preferences.shortcuts.accept = "Shift-A"
+    bench = open_bench(np.random.default_rng(0).random((20, 20)))
+    assert "Shift-A" in bench.widget.prompts.accept.text()
+    assert coerce_keybinding("J") not in bench.viewer.keymap
+    bench.controller.use_tool("points")
+    bench.click(10, 10)
+    bench.key("Shift-A")
+    assert bench.output[10, 10] == 1
+
+
+def test_what_is_no_key_says_so(preferences: Any, open_bench: Any, warnings_shown: list[str]) -> None:
+    preferences.shortcuts.accept = "Jump-7-"
+    bench = open_bench(np.random.default_rng(0).random((20, 20)))
+    assert any('"Jump-7-" is no key' in sentence for sentence in warnings_shown)
+    bench.key("K")
+    assert bench.controller.object_id == 1
+
+
+def test_defaults_are_chosen_when_the_widget_opens(preferences: Any, open_bench: Any) -> None:
+    preferences.defaults.model = "other"
+    preferences.defaults.device = "cpu"
+    preferences.defaults.autosave = False
+    bench = open_bench()
+    assert bench.controller._model.name == "other" and bench.controller._model.device == "cpu"
+    assert not bench.controller.autosave and not bench.widget.images.autosave.isChecked()
+
+
+def test_a_model_that_is_gone_is_not_missed(preferences: Any, open_bench: Any) -> None:
+    preferences.defaults.model = "gone"
+    assert open_bench().controller._model.name == "disc"
