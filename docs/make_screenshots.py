@@ -4,6 +4,8 @@ Needs a screen, or ``xvfb-run -a -s "-screen 0 1600x1200x24"`` before it.
 """
 
 import argparse
+import os
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,9 @@ from scipy import ndimage
 
 from napari_segany import samples
 from napari_segany.gui.widget import SegmentWidget
+
+#: Enough to show a curve.
+ADAPT_STEPS = 30
 
 
 def wait(finished: Callable[[], bool], seconds: float = 300.0) -> None:
@@ -40,43 +45,85 @@ def centres(truth: np.ndarray, count: int) -> list[tuple[float, float]]:
     return [ndimage.center_of_mass(truth == one) for one in largest]
 
 
+class Pictures:
+    """A window on a generated stack, and pictures of what is done in it."""
+
+    def __init__(self, model: str, out: Path) -> None:
+        self.out = out
+        self.stack, self.truth = samples.stack("nuclei-3d", seed=0)
+        self.middle = len(self.stack) // 2
+        self.viewer = napari.Viewer(show=True, show_welcome_screen=False)
+        self.viewer.window.resize(1400, 1000)
+        self.viewer.add_image(self.stack, name="nuclei", axis_labels=("z", "y", "x"))
+        self.viewer.dims.set_current_step(0, self.middle)
+        self.widget = SegmentWidget(self.viewer)
+        self.viewer.window.add_dock_widget(self.widget, name="Segment")
+        self.controller = self.widget.controller
+        self.controller.choose_model(model)
+        self.controller.use_tool("points")
+        settle(self.widget)
+
+    def take(self, name: str, *opened: str) -> None:
+        """Save a picture with some of the sections open."""
+        for section in ("prompts", "concepts", "propagate", "tracks", "models", "adapt"):
+            getattr(self.widget, section).head.setChecked(section in opened)
+        settle(self.widget)
+        self.viewer.screenshot(str(self.out / f"{name}.png"), canvas_only=False, flash=False)
+        print(name, flush=True)
+
+    def prompt(self) -> None:
+        places = centres(self.truth[self.middle], 6)
+        for y, x in places[:-1]:
+            self.controller.layers.points.add([self.middle, y, x])
+            settle(self.widget)
+            self.controller.masks.accept()
+            settle(self.widget)
+        self.controller.layers.points.add([self.middle, *places[-1]])
+        settle(self.widget)
+        self.take("prompt", "prompts")
+        self.controller.masks.accept()
+        settle(self.widget)
+
+    def adapt(self) -> None:
+        section = self.widget.adapt
+        section.name.setText("screenshot")
+        section.steps.setValue(ADAPT_STEPS)
+        section.run.click()
+        wait(lambda: bool(section.plot.losses), 600)
+        wait(lambda: not self.controller.adapting.learning.running, 1200)
+        self.take("adapt", "adapt", "concepts")
+
+    def find(self) -> None:
+        self.controller.concepts.propose()
+        self.take("find", "concepts", "prompts")
+
+    def models(self) -> None:
+        self.widget.models.table.selectRow(next(i for i, m in enumerate(self.widget.models.infos) if m.gated))
+        self.take("models", "models")
+
+    def propagate(self) -> None:
+        self.controller.stack.propagate(self.middle - 4, self.middle + 5, "both", only_current=False)
+        settle(self.widget)
+        self.viewer.dims.set_current_step(0, self.middle + 2)
+        self.controller.set_object(1)
+        self.take("propagated", "prompts", "propagate")
+        self.controller.tracks.check()
+        self.take("tracks", "propagate", "tracks")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="nano")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-
-    stack, truth = samples.stack("nuclei-3d", seed=0)
-    middle = len(stack) // 2
-    viewer = napari.Viewer(show=True, show_welcome_screen=False)
-    viewer.window.resize(1400, 900)
-    viewer.add_image(stack, name="nuclei", axis_labels=("z", "y", "x"))
-    viewer.dims.set_current_step(0, middle)
-    widget = SegmentWidget(viewer)
-    viewer.window.add_dock_widget(widget, name="Segment")
-    controller = widget.controller
-    controller.choose_model(options.model, "auto")
-    controller.use_tool("points")
-    settle(widget)
-
-    places = centres(truth[middle], 6)
-    for y, x in places[:-1]:
-        controller.layers.points.add([middle, y, x])
-        settle(widget)
-        controller.masks.accept()
-        settle(widget)
-    controller.layers.points.add([middle, *places[-1]])
-    settle(widget)
-    viewer.screenshot(str(options.out / "prompt.png"), canvas_only=False, flash=False)
-
-    controller.masks.accept()
-    controller.stack.propagate(0, len(stack), "both", only_current=False)
-    settle(widget)
-    viewer.dims.set_current_step(0, middle + 2)
-    settle(widget)
-    viewer.screenshot(str(options.out / "propagated.png"), canvas_only=False, flash=False)
-    viewer.close()
+    with tempfile.TemporaryDirectory() as cache:
+        # What is taught for a picture is not kept.
+        os.environ["SEGANY_CACHE"] = cache
+        pictures = Pictures(options.model, options.out)
+        for part in (pictures.prompt, pictures.find, pictures.models, pictures.propagate, pictures.adapt):
+            part()
+        pictures.viewer.close()
 
 
 if __name__ == "__main__":

@@ -30,6 +30,13 @@ def key_of(action: str) -> str:
     return str(preference("shortcuts", action, KEYS[action]))
 
 
+def is_key(key: str) -> bool:
+    """Whether a keyboard has such a key, or combination of keys."""
+    parts = coerce_keybinding(key).parts if key.strip() else []
+    # What napari cannot read it takes for a key without a code.
+    return bool(parts) and all(part.key is not None and int(part.key) for part in parts)
+
+
 class Keys:
     """Binds actions to their keys, and gives the keys back.
 
@@ -45,9 +52,7 @@ class Keys:
         self.bound: list[str] = []
         for name, action in actions.items():
             key, spoken = key_of(name), name.replace("_", " ")
-            try:
-                coerce_keybinding(key)
-            except (ValueError, KeyError, TypeError):
+            if not is_key(key):
                 show_warning(f'"{key}" is no key; set another one for "{spoken}" under Preferences > Plugins.')
                 continue
             try:
