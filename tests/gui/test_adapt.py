@@ -99,6 +99,21 @@ def test_learning_is_cancelled(open_bench: Any, teacher: Teacher, warnings_shown
     assert bench.controller._model.name == "disc"
 
 
+def test_closing_while_a_model_learns(open_bench: Any, teacher: Teacher, qtbot: Any) -> None:
+    bench = open_bench(np.random.default_rng(0).random((40, 60)))
+    bench.controller.use_tool("points")
+    bench.click(10, 10)
+    bench.key("J")
+    teacher.go_on.clear()
+    adapt(bench, "mine", steps=100)
+    learning, models = bench.controller.adapting.learning, bench.widget.models
+    qtbot.waitUntil(lambda: len(bench.widget.adapt.plot.losses) == 1)
+    bench.viewer.window.remove_dock_widget(bench.widget)
+    teacher.go_on.set()
+    qtbot.waitUntil(lambda: not learning.running, timeout=10_000)
+    assert not any(info.name == "mine" for info in models.infos), "nobody is left to use it"
+
+
 def test_what_cannot_be_learned_is_one_sentence(open_bench: Any, teacher: Teacher, warnings_shown: list[str]) -> None:
     bench = open_bench(np.random.default_rng(0).random((40, 60)))
     adapt(bench, " ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 from tests.fakes import RADIUS, disc
 
@@ -91,6 +92,24 @@ def test_label_of_another_layer_is_mended(open_bench: Any) -> None:
     bench.key("N")
     bench.click(12, 12)
     assert not bench.preview()[12, 12]
+
+
+@pytest.mark.parametrize("kind", ["points", "image", "other shape", "none"])
+def test_labels_are_not_taken_from_a_layer_of_another_kind(
+    open_bench: Any, kind: str, warnings_shown: list[str]
+) -> None:
+    bench = open_bench(noise(*SHAPE))
+    viewer = bench.viewer
+    viewer.layers.selection.active = {
+        "points": lambda: viewer.add_points([(5, 5)]),
+        "image": lambda: viewer.layers["image"],
+        "other shape": lambda: viewer.add_labels(np.ones((9, 9), int)),
+        "none": lambda: None,
+    }[kind]()
+    bench.press("label")
+    bench.settle()
+    assert "Select a labels layer of the image's shape" in warnings_shown[-1]
+    assert bench.controller.layers.shapes is None or not len(bench.controller.layers.shapes.data)
 
 
 def test_selected_label_brings_its_prompts_back_for_correction(open_bench: Any) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from napari.layers import Layer
 from napari.viewer import Viewer
+from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QFileDialog, QFrame, QPushButton, QScrollArea, QVBoxLayout, QWidget
@@ -276,9 +277,11 @@ class SegmentWidget(QWidget):
     def _closer(self) -> Callable[[], None]:
         """Return a function that shuts everything down when it is first called."""
         steps = [self.keys.release, self.images.image.release, self.images.output.release, self.controller.close]
+        controller = self.controller
 
         def close() -> None:
-            while steps:
+            # When Python itself ends, Qt may have taken everything away before.
+            while steps and isalive(controller):
                 steps.pop(0)()
 
         return close
