@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import geff
 import numpy as np
 import pytest
 import zarr
@@ -222,6 +223,24 @@ def test_propagate_on_the_command_line(stack, tmp_path: Path) -> None:
     assert (zarr.open_array(tmp_path / "o.zarr/labels/segany/0")[12] == 1).any()
 
 
+def test_export_on_the_command_line(stack, tmp_path: Path) -> None:
+    session = segany.Session(stack[0][:3], labels=tmp_path / "o.zarr")
+    session.accept(1, 0, mask=stack[1][0] > 0)
+    session.accept(2, 1, mask=stack[1][1] > 0)
+    session.parents[2, 1] = 1
+    assert session.export_tracks(tmp_path / "01_RES") == 2
+    session.save(tmp_path / "o.zarr")
+    session.close()
+    answer = segany_cli("export", tmp_path / "o.zarr", "-o", tmp_path / "ctc", "--json")
+    assert answer.returncode == 0 and json.loads(answer.stdout)["objects"] == 2, answer.stderr
+    for folder in ("01_RES", "ctc"):
+        assert (tmp_path / folder / "res_track.txt").read_text().split() == ["1", "0", "0", "0", "2", "1", "1", "1"]
+    answer = segany_cli("export", tmp_path / "o.zarr", "-o", tmp_path / "tracks.geff")
+    graph, described = geff.read(tmp_path / "tracks.geff")
+    assert len(graph.edges) == 1 and described.related_objects[0].path == "../o.zarr/labels/segany"
+    assert {at["score"] for at in graph.nodes.values()} == {1.0}
+
+
 def test_a_killed_run_resumes_on_the_command_line(stack, tmp_path: Path) -> None:
     image, truth = stack
     imwrite(tmp_path / "s.tif", image, metadata={"axes": "ZYX"})
@@ -253,6 +272,7 @@ def test_models_list_on_the_command_line() -> None:
         (["segment", "{image}", "-p", "5,5", "--device", "cuda:9"], "no device"),
         (["segment", "{image}", "-p", "5,5", "-o", "{folder}/x.doc"], "end it with"),
         (["propagate", "{image}", "--frame", "3", "-p", "5,5", "-o", "{folder}/o.zarr"], "Frame 3"),
+        (["export", "{image}", "-o", "{folder}/x"], "Tracks need labels"),
         (["segmnt"], "No such command"),
     ],
 )

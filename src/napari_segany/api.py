@@ -337,6 +337,37 @@ def write_labels(labels: np.ndarray, path: str | Path) -> Path:
     return write_image(labels, Path(path))
 
 
+def export_tracks(labels: Any, output: str | Path, parents: Mapping[int, int] | None = None) -> int:
+    """Write objects over time for tracking programs: GEFF, or the format of the Cell Tracking Challenge.
+
+    Parameters
+    ----------
+    labels : integer array (T, [Z,] H, W), or path
+        Objects keep their ids along the first axis. A path leads to a saved
+        session, whose divisions are known, or to any label image.
+    output : path
+        Ends with ".geff" for a graph (needs the extra "tracking"), else a
+        folder for masks and ``res_track.txt``. It must be new or empty.
+    parents : dict of object id -> object id, optional
+        Objects and those that they come from, for an array.
+
+    Returns
+    -------
+    Number of objects.
+
+    Raises
+    ------
+    InvalidLabelsError, StorageError, UnsupportedError
+    """
+    from napari_segany.io.tracks import TrackedLabels, open_tracked, write_tracks
+
+    if isinstance(labels, str | Path):
+        tracked = open_tracked(Path(labels))
+    else:
+        tracked = TrackedLabels(labels, {(child, 0): parent for child, parent in (parents or {}).items()})
+    return len(set(write_tracks(tracked, Path(output)).object_ids.tolist()))
+
+
 class Session(ConceptSession):
     """A person's work on one stack, in a script or behind the window.
 
@@ -468,6 +499,15 @@ class Session(ConceptSession):
             if self._recorder is not None:
                 self._recorder.restart()
         return path
+
+    def export_tracks(self, output: str | Path) -> int:
+        """Write labels, divisions and scores for tracking programs; see `napari_segany.export_tracks`."""
+        from napari_segany.io.labels import ZarrLabels
+        from napari_segany.io.tracks import TrackedLabels, write_tracks
+
+        on_disk = self.store.path / "labels" / self.store.name if isinstance(self.store, ZarrLabels) else None
+        tracked = TrackedLabels(self.labels, self.parents, self.scores, self._stack.scale, on_disk)
+        return len(set(write_tracks(tracked, Path(output)).object_ids.tolist()))
 
     @classmethod
     def open(cls, path: str | Path, stack: Any = None, model: ModelLike | None = None) -> Session:

@@ -230,6 +230,21 @@ def track(
 
 
 @app.command()
+def export(
+    labels: Annotated[Path, typer.Argument(help="saved session, or label image over time")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="name ending in .geff, or a folder in the Cell Tracking Challenge's format"
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Write tracks and divisions for tracking programs."""
+    _report({"objects": api.export_tracks(labels, output), "output": str(output)}, as_json)
+
+
+@app.command()
 def propagate(
     image: Image,
     frame: Annotated[int, typer.Option(help="frame on which the object is prompted")],
