@@ -12,6 +12,7 @@ from napari_segany.core.masks import (
     Candidates,
     LogitsGrid,
     bounding_box,
+    clear_specks,
     interior_point,
     linear_interpolation,
     mask_iou,
@@ -107,3 +108,18 @@ def test_mask_iou() -> None:
     assert mask_iou(a, b) == 1.0
     a[:2], b[1:3] = True, True
     assert mask_iou(a, b) == pytest.approx(1 / 3)
+
+
+def test_specks_are_cleared_and_small_objects_are_not() -> None:
+    logits = np.full((12, 12), -5.0, dtype=np.float32)
+    logits[2:9, 2:9] = 5.0
+    logits[5, 5] = -5.0  # a hole
+    logits[10, 10] = 5.0  # an island
+    cleared = clear_specks(logits, 4)
+    assert cleared[5, 5] == pytest.approx(0.1) and cleared[10, 10] == pytest.approx(-0.1)
+    changed = cleared != logits
+    assert changed.sum() == 2
+    tiny = np.full((12, 12), -5.0, dtype=np.float32)
+    tiny[3, 3:5] = 5.0
+    np.testing.assert_array_equal(clear_specks(tiny, 4), tiny)
+    np.testing.assert_array_equal(clear_specks(logits, 0), logits)

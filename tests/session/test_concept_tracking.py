@@ -114,6 +114,23 @@ def test_published_rules_take_the_memorys_masks_and_never_end() -> None:
     assert [int(frame[33, 33]) for frame in labels] == [1] * 12
 
 
+def test_published_rules_keep_concepts_apart() -> None:
+    """What two concepts see alike are two objects, of which each keeps to its own."""
+    stack = squares(steady(4, speed=0, last=4), frames=5)
+    session = ConceptSession(ArrayFrames(stack), Islands(), ArrayLabels(stack.shape))
+    list(session.track(["island", "island"], settings=TrackSettings.published()))
+    assert [(track.first, track.last) for track in session.tracks] == [(0, 4)] * 2
+
+
+def test_ended_tracks_are_forgotten_by_the_memory() -> None:
+    stack = squares(dict.fromkeys(range(4), (30, 30)))
+    session = ConceptSession(ArrayFrames(stack), Islands(), ArrayLabels(stack.shape))
+    tracker = session._tracker()
+    session._tracker = lambda: tracker  # type: ignore[method-assign]
+    list(session.track("island", settings=TrackSettings(keep_alive=1)))
+    assert session.tracks and not tracker.known and not tracker.latest
+
+
 def test_examples_are_shown_once_for_all_frames() -> None:
     stack = squares(steady(4))
     model = Islands()

@@ -11,6 +11,8 @@ import numpy as np
 from napari_segany.core.boxes import Box
 
 Strategy = Literal["highest", "balanced", "largest", "smallest"]
+#: Logit of a hole that was filled, and less it that of an island that was dropped.
+SPECK_LOGIT = np.float32(0.1)
 
 
 def linear_interpolation(n_in: int, n_out: int, start: float = 0.0, stop: float | None = None) -> np.ndarray:
@@ -126,11 +128,14 @@ class Candidates:
         Predicted IoU of each mask.
     grid : LogitsGrid
         How the logits reach the image's pixels.
+    presence : float
+        Logit of "the object is in this image", where the model says.
     """
 
     logits: np.ndarray
     scores: np.ndarray
     grid: LogitsGrid
+    presence: float = np.inf
 
     @cached_property
     def masks(self) -> np.ndarray:
@@ -228,6 +233,30 @@ def remove_small_parts(mask: np.ndarray, min_area: int) -> np.ndarray:
         keep[0] = False
         mask = keep[islands]
     return mask
+
+
+def clear_specks(logits: np.ndarray, area: int) -> np.ndarray:
+    """Fill holes and drop islands of at most `area` cells in mask logits (h, w), as SAM 3 does.
+
+    An island stays if it is more than half of the mask. What changes becomes
+    barely inside or outside.
+    """
+    from scipy import ndimage
+
+    if area <= 0:
+        return logits
+
+    def sizes(where: np.ndarray) -> np.ndarray:
+        """Size of the part that each cell belongs to, 0 elsewhere."""
+        parts, _ = ndimage.label(where, structure=np.ones((3, 3)))
+        counts = np.bincount(parts.ravel())
+        counts[0] = 0
+        return counts[parts]
+
+    hole = sizes(logits <= 0)
+    logits = np.where((hole > 0) & (hole <= area), SPECK_LOGIT, logits)
+    island = sizes(logits > 0)
+    return np.where((island > 0) & (island <= min(area, int((logits > 0).sum()) // 2)), -SPECK_LOGIT, logits)
 
 
 def interior_point(mask: np.ndarray) -> tuple[int, int]:

@@ -125,6 +125,19 @@ class Tracker(Protocol):
         """
         ...
 
+    def forget(self, object_id: int) -> None:
+        """Drop an object, known or not."""
+        ...
+
+
+@runtime_checkable
+class RevisableTracker(Protocol):
+    """A `Tracker` that can be told better about the frame it has just followed objects to."""
+
+    def revise(self, frame: int, embedding: Any, found: Mapping[int, Candidates], trusted: Collection[int]) -> None:
+        """Remember these masks, the first of each, instead of those found on the frame; some as if they were given."""
+        ...
+
 
 @runtime_checkable
 class StackModel(Protocol):

@@ -112,7 +112,7 @@ class PropagationSettings:
 class TrackSettings:
     """How all objects of a concept are followed through a stack.
 
-    Defaults suit many small objects; `published` gives SAM 3's own rules.
+    Defaults suit many small objects; `published` gives SAM 3's own rules and numbers.
 
     Attributes
     ----------
@@ -127,7 +127,7 @@ class TrackSettings:
     least : float
         Less alike is not the same object.
     published_overlap : float
-        IoU from which the published rule takes a track for matched.
+        Published rule: IoU from which a track counts as matched.
     new_threshold : float
         Score from which an unmatched detection begins a track.
     new_overlap : float
@@ -145,9 +145,20 @@ class TrackSettings:
     renew_score : float
         Score of a good detection.
     duplicate_overlap : float
-        Of two tracks whose masks overlap with this IoU the younger goes.
+        Of two tracks whose masks overlap with this IoU the younger goes. By the published rule, the one
+        that was hidden last is taken to be hidden again.
     divisions : bool
         Take an object that appears out of a shrinking one for its daughter; for time, not for depth.
+    duplicate_limit : int
+        Published rule: a track on probation that shares its detection with an older one on so many frames never was.
+    renew_overlap : float
+        Published rule: IoU with the memory's mask from which a detection renews it.
+    renew_from : {"detection", "memory"}
+        Published rule: renew the memory by the mask detected, or, as transformers does, by its own.
+    speck_area : int
+        Published rule: holes and islands of so many cells of a mask are cleared.
+    least_visible : float
+        Published rule: a track that keeps less of its mask, where others are likelier, is remembered as hidden.
     """
 
     find: FindSettings = FindSettings()
@@ -168,6 +179,11 @@ class TrackSettings:
     renew_score: float = 0.8
     duplicate_overlap: float = 0.7
     divisions: bool = False
+    duplicate_limit: int = 8
+    renew_overlap: float = 0.8
+    renew_from: Literal["detection", "memory"] = "detection"
+    speck_area: int = 16
+    least_visible: float = 0.3
 
     @classmethod
     def published(cls) -> TrackSettings:

@@ -63,10 +63,3 @@ def assign(likeness: np.ndarray, least: float) -> list[tuple[int, int]]:
 
     pairs = zip(*linear_sum_assignment(np.where(likeness >= least, likeness, 0.0), maximize=True), strict=True)
     return [(int(i), int(j)) for i, j in pairs if likeness[i, j] >= least]
-
-
-def published_assign(overlaps: np.ndarray, settings: TrackSettings) -> list[tuple[int, int]]:
-    """SAM 3's rule: a track is matched by the detection that overlaps it most; several may share one."""
-    if not overlaps.size:
-        return []
-    return [(i, int(row.argmax())) for i, row in enumerate(overlaps) if row.max() >= settings.published_overlap]

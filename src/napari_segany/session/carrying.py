@@ -41,6 +41,11 @@ class CarryingTracker:
         for object_id, mask in masks.items():
             self.latest[object_id] = frame, Carried.from_mask(mask)
 
+    def forget(self, object_id: int) -> None:
+        """Drop an object."""
+        self.known.pop(object_id, None)
+        self.latest.pop(object_id, None)
+
     def follow(
         self, frame: int, embedding: Embedding, objects: Collection[int], backward: bool = False
     ) -> dict[int, Candidates]:

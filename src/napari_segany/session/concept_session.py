@@ -14,11 +14,13 @@ from napari_segany.core.masks import bounding_box
 from napari_segany.core.prompts import check_boxes
 from napari_segany.core.protocols import ConceptModel
 from napari_segany.core.settings import FindSettings, TrackSettings
-from napari_segany.session.concept_tracking import ConceptRun
+from napari_segany.session.concept_run import ConceptRun
+from napari_segany.session.concept_tracking import AssignedRun
 from napari_segany.session.everything import everything
 from napari_segany.session.finding import concept_model, find
 from napari_segany.session.history import LabelEdit, Step
 from napari_segany.session.propagation import Visit
+from napari_segany.session.published_tracking import PublishedRun
 from napari_segany.session.track_session import TrackSession
 
 #: Objects shown as examples at most, when more of the same are to be suggested.
@@ -179,7 +181,8 @@ class ConceptSession(TrackSession):
         concepts = [network.describe(checked_text(one), examples) for one in texts or [None]]
         taken = max(int(self.store.read(at).max()) for at in span)
         first = max(self.next_object_id(), taken + 1)
-        run = ConceptRun(network, self._tracker(), self.embedding, concepts, first, settings)
+        kind = PublishedRun if settings.rule == "published" else AssignedRun
+        run = kind(network, self._tracker(), self.embedding, concepts, first, settings)
         return self._track(run, span)
 
     def _track(self, run: ConceptRun, span: range) -> Iterator[tuple[int, np.ndarray]]:

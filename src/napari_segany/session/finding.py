@@ -65,7 +65,7 @@ def find(
     if isinstance(image, Embedding) or max(image.shape[:2]) <= settings.tile:
         embedding = image if isinstance(image, Embedding) else model.embed(np.asarray(image), intensity)
         shown = [Examples(embedding, exemplars, negatives)] if len(exemplars) + len(negatives) else []
-        return _tidied(network.find(embedding, network.describe(text, shown), settings), settings)
+        return tidied(network.find(embedding, network.describe(text, shown), settings), settings)
     step = -(-max(image.shape[:2]) // SAMPLE)
     intensity = intensity or estimate_range(np.asarray(image[::step, ::step]), DEFAULT_PERCENTILES)
     described = network.describe(text, _examples(model, image, exemplars, negatives, settings, intensity))
@@ -79,7 +79,7 @@ def find(
         ]
         if progress is not None:
             progress(number + 1, len(windows))
-    return _tidied(stitch((image.shape[0], image.shape[1]), pieces, windows, settings.overlap_threshold), settings)
+    return tidied(stitch((image.shape[0], image.shape[1]), pieces, windows, settings.overlap_threshold), settings)
 
 
 def tiles(shape: tuple[int, int], side: int, overlap: int) -> Iterator[Box]:
@@ -128,9 +128,9 @@ def _examples(
     return shown
 
 
-def _tidied(found: Instances, settings: FindSettings) -> Instances:
-    """Drop small objects and the poorer of two that overlap, best first."""
+def tidied(found: Instances, settings: FindSettings, best_first: bool = True) -> Instances:
+    """Drop small objects and the poorer of two that overlap; best first, or in the order in which they came."""
     objects = found.found()
     large = [i for i, (_, patch) in enumerate(objects) if np.count_nonzero(patch) >= max(settings.min_area, 1)]
     kept = best_of_overlapping([objects[i] for i in large], found.scores[large], settings.overlap_threshold)
-    return found.take([large[k] for k in kept])
+    return found.take([large[k] for k in (kept if best_first else sorted(kept))])

@@ -105,6 +105,13 @@ class NanoTracker:
         for object_id, memory in self._memorise(embedding, masks).items():
             self.latest[object_id] = frame, memory
 
+    def forget(self, object_id: int) -> None:
+        """Drop an object."""
+        for table in (self.given, self.latest, self.trust):
+            table.pop(object_id, None)
+        for backward in (False, True):
+            self.moving.pop((object_id, backward), None)
+
     @torch.inference_mode()
     def follow(
         self, frame: int, embedding: NanoEmbedding, objects: Collection[int], backward: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -144,6 +144,29 @@ class Sam2Tracker:
             self.seen[object_id][frame] = Memory(features[0].bfloat16(), pointer[0])
 
     @torch.inference_mode()
+    def revise(
+        self, frame: int, embedding: Sam2Embedding, found: Mapping[int, Candidates], trusted: Collection[int]
+    ) -> None:
+        """Remember other masks than those just found; see `RevisableTracker.revise`.
+
+        What an object is (its pointer) stays as it was found; where it is
+        comes from the logits given, at the decoder's resolution.
+        """
+        side = self.network.mask_size
+
+        def learn(part: Sequence[int]) -> None:
+            logits = torch.from_numpy(np.stack([found[i].logits[:1] for i in part])).to(self.model.device)
+            large = F.interpolate(logits, size=(side, side), mode="bilinear", align_corners=False)
+            present = (logits > 0).flatten(1).any(dim=1)
+            features = self.network.remember(embedding.features, large.sigmoid(), present).bfloat16()
+            for row, object_id in enumerate(part):
+                seen = self.seen[object_id]
+                memory = replace(seen.pop(frame), features=features[row])
+                (self.prompted[object_id] if object_id in trusted else seen)[frame] = memory
+
+        in_batches(list(found), BATCH[self.model.device.type], learn)
+
+    @torch.inference_mode()
     def follow(
         self, frame: int, embedding: Sam2Embedding, objects: Collection[int], backward: bool = False
     ) -> dict[int, Candidates]:
@@ -205,9 +228,8 @@ class Sam2Tracker:
         for row, object_id in enumerate(objects):
             self.seen[object_id][frame] = Memory(features[row], pointers[row], bool(good[row]))
             self._thin_out(object_id, frame)
-            answers[object_id] = self.model.candidates(
-                embedding.image_shape, logits[row : row + 1], scores[row : row + 1]
-            )
+            answer = self.model.candidates(embedding.image_shape, logits[row : row + 1], scores[row : row + 1])
+            answers[object_id] = replace(answer, presence=float(found.presence[row]))
         return answers
 
     def _recall(self, object_id: int, frame: int, backward: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:

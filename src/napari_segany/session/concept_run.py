@@ -1,0 +1,141 @@
+"""Going through a stack with a detector and a memory; what becomes of their answers is up to the rule."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from napari_segany.core.instances import Found
+from napari_segany.core.prompts import MASK_LOGIT, Prompt
+from napari_segany.core.protocols import ConceptModel, Embedding, Tracker
+from napari_segany.core.settings import TrackSettings
+from napari_segany.session.carried import Carried
+from napari_segany.session.finding import tidied
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """One frame of a run.
+
+    Attributes
+    ----------
+    frame : int
+    found : object id -> Carried
+    parents : object id -> id of the track it came from
+        Of objects that begin on this frame by division.
+    """
+
+    frame: int
+    found: dict[int, Carried]
+    parents: dict[int, int]
+
+
+class Detected(NamedTuple):
+    """Objects of all concepts on one frame.
+
+    Attributes
+    ----------
+    carried : M masks with their scores
+    concepts : (M,) int
+        Which of the concepts each is.
+    looks : (M, D) or None
+        Appearances, where the model gives them for every concept.
+    """
+
+    carried: list[Carried]
+    concepts: np.ndarray
+    looks: np.ndarray | None
+
+    @property
+    def found(self) -> list[Found]:
+        """(box, mask inside the box) of each."""
+        return [one.found for one in self.carried]
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(M,)."""
+        return np.array([one.score for one in self.carried])
+
+
+class ConceptRun(ABC):
+    """Detection and tracking over a range of frames.
+
+    Parameters
+    ----------
+    model : ConceptModel
+    tracker : Tracker
+    embed : callable
+        Gives the embedding of a frame.
+    concepts : described concepts
+        What `model.describe` made; objects of all of them are tracked together.
+    first_id : int
+        Id of the first object.
+    settings : TrackSettings
+    """
+
+    def __init__(
+        self,
+        model: ConceptModel,
+        tracker: Tracker,
+        embed: Callable[[int], Embedding],
+        concepts: Sequence[Any],
+        first_id: int,
+        settings: TrackSettings,
+    ) -> None:
+        self.model, self.tracker, self.embed = model, tracker, embed
+        self.concepts, self.next_id, self.settings = concepts, first_id, settings
+
+    def frames(self, span: range) -> Iterator[Tracked]:
+        """Visit frames in order; each is given out when its young tracks have been confirmed or dropped."""
+        waiting: list[Tracked] = []
+        for frame in span:
+            waiting.append(self.visit(frame, self.embed(frame)))
+            for object_id in self.unconfirmed(frame):
+                self.drop(object_id)
+                for tracked in waiting:
+                    tracked.found.pop(object_id, None)
+                    tracked.parents.pop(object_id, None)
+            if len(waiting) > self.settings.delay:
+                yield waiting.pop(0)
+        yield from waiting
+
+    @abstractmethod
+    def visit(self, frame: int, embedding: Embedding) -> Tracked:
+        """Match what is detected with what is known, and go on."""
+
+    @abstractmethod
+    def unconfirmed(self, frame: int) -> list[int]:
+        """Tracks on probation that have failed by this frame."""
+
+    @abstractmethod
+    def drop(self, object_id: int) -> None:
+        """End a track."""
+
+    def detect(self, embedding: Embedding) -> Detected:
+        """Ask for every concept."""
+        answers = [
+            tidied(self.model.find(embedding, concept, self.settings.find), self.settings.find, best_first=False)
+            for concept in self.concepts
+        ]
+        carried = [
+            Carried(answer.shape, box, np.where(patch, MASK_LOGIT, -MASK_LOGIT).astype(np.float32), float(score))
+            for answer in answers
+            for (box, patch), score in zip(answer.found(), answer.scores, strict=True)
+        ]
+        concepts = np.repeat(np.arange(len(answers)), [len(answer) for answer in answers])
+        looks = [answer.features for answer in answers if answer.features is not None]
+        return Detected(carried, concepts, np.concatenate(looks) if len(looks) == len(answers) else None)
+
+    def teach(self, frame: int, embedding: Embedding, object_id: int, carried: Carried) -> None:
+        """Let the memory learn a mask as the truth."""
+        mask = np.where(carried.mask, MASK_LOGIT, -MASK_LOGIT).astype(np.float32)
+        self.tracker.condition(frame, embedding, {object_id: Prompt(mask=mask)})
+
+    def new_id(self) -> int:
+        """An id that no object has had."""
+        self.next_id += 1
+        return self.next_id - 1
