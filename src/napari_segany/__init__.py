@@ -12,6 +12,7 @@ is (y0, x0, y1, x1), half-open. Importing this module loads neither torch nor Qt
 from napari_segany import samples, training
 from napari_segany.api import (
     Session,
+    VolumeSession,
     download_model,
     embed,
     everything,
@@ -43,6 +44,7 @@ __all__ = [
     "SeganyError",
     "Session",
     "TrackSettings",
+    "VolumeSession",
     "download_model",
     "embed",
     "everything",

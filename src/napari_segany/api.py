@@ -28,6 +28,7 @@ from napari_segany.core.state import TABLES, SessionState
 from napari_segany.session.concept_session import ConceptSession
 from napari_segany.session.everything import everything as _everything
 from napari_segany.session.finding import find as _find
+from napari_segany.session.volume_session import VolumeSession as _VolumeSession
 
 if TYPE_CHECKING:
     from napari_segany.io.frames import Frames
@@ -571,6 +572,79 @@ class Session(ConceptSession):
         if isinstance(self.store, ZarrLabels):
             self.store.close()
         self._stack.close()
+
+
+class VolumeSession(_VolumeSession):
+    """Every object of a concept in volumes over time; see `track`.
+
+    Parameters
+    ----------
+    stack : array-like or path
+        (T, Z, H, W[, C]), read one plane at a time.
+    model : model, name or path, optional
+        nano by default.
+    labels : path ending in ``.zarr``, optional
+        Where labels (T, Z, H, W) go as OME-Zarr; memory by default.
+    axes : str, optional
+        Names of the array's axes, when they are not in the file; "tzyx" for four.
+    index : dict of axis name -> int, optional
+        Position on every further axis.
+
+    Raises
+    ------
+    InvalidImageError
+        There are no axes "t" and "z".
+    InvalidLabelsError, StorageError
+        The output cannot be written, or holds other labels.
+    """
+
+    def __init__(
+        self,
+        stack: Any,
+        model: ModelLike | None = None,
+        labels: str | Path | None = None,
+        axes: str | None = None,
+        index: Mapping[str, int] | None = None,
+    ) -> None:
+        from napari_segany.io.volumes import MemoryVolumes, VolumeLabels, open_volumes
+
+        self._source, planes, shape, self._scale = open_volumes(stack, axes, index)
+        store = MemoryVolumes(shape) if labels is None else VolumeLabels(Path(labels), shape, self._scale)
+        super().__init__(planes, shape[0], _resolve_model(model), store)
+
+    def export_tracks(self, output: str | Path) -> int:
+        """Write labels, divisions and scores for tracking programs; see `napari_segany.export_tracks`."""
+        from napari_segany.io.tracks import TrackedLabels, write_tracks
+        from napari_segany.io.volumes import VolumeLabels
+
+        on_disk = self.store.folder if isinstance(self.store, VolumeLabels) else None
+        tracked = TrackedLabels(self.labels, self.parents, self.scores, self._scale, on_disk)
+        return len(set(write_tracks(tracked, Path(output)).object_ids.tolist()))
+
+    def close(self) -> None:
+        """Note parents and scores beside the labels, and release files and locks."""
+        from napari_segany.io.volumes import VolumeLabels
+
+        if isinstance(self.store, VolumeLabels):
+            self.store.describe(
+                {
+                    track.object_id: {
+                        "parent": track.parent,
+                        "score": round(float(np.mean(list(track.scores.values()))), 4),
+                        "model": self.model.name,
+                    }
+                    for track in self.tracks
+                }
+            )
+            self.store.close()
+        self._source.close()
+
+
+def has_volumes(stack: Any, axes: str | None = None, index: Mapping[str, int] | None = None) -> bool:
+    """Whether a stack goes on in "t" and in "z", so that it is one for `VolumeSession`."""
+    from napari_segany.io.volumes import has_volumes as has
+
+    return has(stack, axes, index or {})
 
 
 def _open_labels(labels: Any, frames: Frames) -> LabelStore:

@@ -208,16 +208,34 @@ def track(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Find every object of a concept in a stack and follow each of them."""
+    """Find every object of a concept in a stack and follow each of them.
+
+    Stacks in z and t are followed in both: objects are three-dimensional, and examples are on the first time.
+    """
     network = api.load_model(model, device)
-    session = api.Session(image, axis=_axis(axis), model=network, labels=output, axes=axes, index=_index(at))
     settings = TrackSettings(find=FindSettings(threshold=threshold), divisions=divisions)
     shown = [_numbers(box, (4,), "box") for box in exemplar or []]
-    show = _progress("frames done:")
+    session: Any
+    if api.has_volumes(image, axes, _index(at)):
+        session = api.VolumeSession(image, network, output, axes, _index(at))
+        run, length, what = (
+            lambda: session.track(text, shown, at=(0, frame), settings=settings),
+            session.times,
+            "times done:",
+        )
+    else:
+        session = api.Session(image, axis=_axis(axis), model=network, labels=output, axes=axes, index=_index(at))
+        run, length, what = (
+            lambda: session.track(text, shown, frame=frame, settings=settings),
+            len(session.frames),
+            "frames done:",
+        )
+    show = _progress(what)
     try:
-        for done, _ in enumerate(session.track(text, shown, frame=frame, settings=settings)):
-            show(done + 1, len(session.frames))
-        session.save(output)
+        for done, _ in enumerate(run()):
+            show(done + 1, length)
+        if isinstance(session, api.Session):
+            session.save(output)
     finally:
         session.close()
     tracks = session.tracks

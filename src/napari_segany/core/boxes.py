@@ -9,10 +9,11 @@ Box = tuple[int, int, int, int]
 
 
 def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of boxes (..., 4) with boxes (..., 4), broadcast; 0 where both are empty."""
-    low, high = np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:])
+    """IoU of boxes (..., 4), or (..., 6) in space, with others, broadcast; 0 where both are empty."""
+    half = a.shape[-1] // 2
+    low, high = np.maximum(a[..., :half], b[..., :half]), np.minimum(a[..., half:], b[..., half:])
     common = np.clip(high - low, 0, None).prod(axis=-1)
-    areas = [np.clip(c[..., 2:] - c[..., :2], 0, None).prod(axis=-1) for c in (a, b)]
+    areas = [np.clip(c[..., half:] - c[..., :half], 0, None).prod(axis=-1) for c in (a, b)]
     union = (areas[0] + areas[1] - common).astype(np.float64)
     return np.divide(common, union, out=np.zeros_like(union), where=union > 0)
 

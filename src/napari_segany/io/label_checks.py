@@ -34,7 +34,7 @@ def check_fit(labels: Any, dtype: np.dtype) -> None:
             raise InvalidLabelsError(f"Object id {worst} does not fit into labels of dtype {dtype}; use a wider dtype.")
 
 
-def check_frame(frame: int, labels: np.ndarray, shape: tuple[int, int, int], dtype: np.dtype) -> None:
+def check_frame(frame: int, labels: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> None:
     """Refuse to write a frame that does not fit a label stack.
 
     Raises

@@ -51,7 +51,7 @@ def check_output(path: Path) -> None:
 
 
 def create_labels(
-    path: Path, name: str, shape: tuple[int, int, int], dtype: np.dtype, axes: str, scale: Sequence[float], chunk: int
+    path: Path, name: str, shape: tuple[int, ...], dtype: np.dtype, axes: str, scale: Sequence[float], chunk: int
 ) -> Any:
     """Create the label image ``labels/<name>``, or open it where it exists.
 
@@ -110,13 +110,14 @@ def replace_frame(array: Any, path: Path, name: str, frame: int, labels: np.ndar
 def _create_array(group: Any, level: str, shape: Sequence[int], dtype: np.dtype, axes: str, chunk: int) -> Any:
     from zarr.codecs import ZstdCodec
 
-    side = [-(-extent // chunk) * chunk for extent in shape[1:]]
+    side = [-(-extent // chunk) * chunk for extent in shape[-2:]]
+    single = [1] * (len(shape) - 2)
     return group.create_array(
         level,
         shape=tuple(shape),
         dtype=dtype,
-        chunks=(1, chunk, chunk),
-        shards=(1, *side),
+        chunks=(*single, chunk, chunk),
+        shards=(*single, *side),
         # The checksum: without it, flipped bits decode as other labels.
         compressors=ZstdCodec(level=1, checksum=True),
         dimension_names=list(axes),
@@ -134,9 +135,9 @@ def _image_label(root: Any, **parts: Any) -> dict[str, Any]:
 def _describe(group: Any, axes: str, scale: Sequence[float], levels: int, image_label: Mapping[str, Any]) -> None:
     datasets = []
     for level in range(levels):
-        factors = [scale[0], scale[1] * 2**level, scale[2] * 2**level]
+        factors = [*scale[:-2], *(s * 2**level for s in scale[-2:])]
         # A pixel's centre moves when two become one.
-        shift = [0.0, *((2**level - 1) / 2 * s for s in scale[1:])]
+        shift = [*(0.0 for _ in scale[:-2]), *((2**level - 1) / 2 * s for s in scale[-2:])]
         transforms: list[dict[str, Any]] = [{"type": "scale", "scale": factors}]
         if level:
             transforms.append({"type": "translation", "translation": shift})

@@ -16,9 +16,10 @@ from napari_segany.core.lineage import Lineage, trace
 from napari_segany.core.state import Key
 from napari_segany.io.label_checks import check_label_dtype
 from napari_segany.io.labels import check_writable
-from napari_segany.io.ngff import read_layout
+from napari_segany.io.ngff import DEFAULT_NAME
 from napari_segany.io.session_store import load_state
 from napari_segany.io.sources import open_source
+from napari_segany.io.volumes import read_parents
 
 GEFF_SUFFIX = ".geff"
 #: Labels of the Cell Tracking Challenge are 16 bits wide.
@@ -58,14 +59,15 @@ def open_tracked(path: Path) -> TrackedLabels:
     StorageError
     """
     state = load_state(path) if (path / "segany" / "session.json").exists() else None
-    if (path / "labels").is_dir():
-        path = path / "labels" / read_layout(path)[0]
+    if (path / "labels" / DEFAULT_NAME).is_dir():
+        path = path / "labels" / DEFAULT_NAME
     source = open_source(path)
     check_label_dtype(np.dtype(source.array.dtype))
     scale = [source.scale.get(name, 1.0) for name in source.axes] if source.axes else None
     on_disk = path if path.is_dir() else None
     if state is None:
-        return TrackedLabels(source.array, scale=scale, path=on_disk)
+        parents = {} if on_disk is None else {(child, 0): parent for child, parent in read_parents(path).items()}
+        return TrackedLabels(source.array, parents, scale=scale, path=on_disk)
     return TrackedLabels(source.array, state.parents, state.scores, scale, on_disk)
 
 

@@ -36,9 +36,9 @@ def similarity(
     ----------
     overlaps : (N, M)
         IoU of the masks that the memory found with those detected.
-    expected : (N, 4)
+    expected : (N, 4), or (N, 6) in space
         Boxes where motion puts the tracks; NaN where it is not known.
-    boxes : (M, 4)
+    boxes : (M, 4), or (M, 6)
         Of the detections.
     looks : (N, D) and (M, D), optional
         Appearance of tracks and detections.

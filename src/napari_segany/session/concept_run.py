@@ -27,11 +27,14 @@ class Tracked:
     found : object id -> Carried
     parents : object id -> id of the track it came from
         Of objects that begin on this frame by division.
+    unseen : set of object ids
+        Found by the memory alone.
     """
 
     frame: int
     found: dict[int, Carried]
     parents: dict[int, int]
+    unseen: frozenset[int] = frozenset()
 
 
 class Detected(NamedTuple):

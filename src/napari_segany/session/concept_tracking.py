@@ -88,7 +88,7 @@ class AssignedRun(ConceptRun):
         ]
         parents = self._begin(frame, embedding, new, now)
         self._drop_duplicates(now)
-        return Tracked(frame, now, parents)
+        return Tracked(frame, now, parents, frozenset(i for i in now if self.lives[i].missing))
 
     def drop(self, object_id: int) -> None:
         """See `ConceptRun.drop`."""
