@@ -8,7 +8,9 @@ import torch
 
 import napari_segany as segany
 from napari_segany.core.errors import InvalidImageError, InvalidLabelsError, UnsupportedError
-from napari_segany.training import adapt
+from napari_segany.models.sam.network import build_sam
+from napari_segany.models.sam.predictor import SamModel
+from napari_segany.training import lessons
 from napari_segany.training.adapt import FitReport
 
 
@@ -61,13 +63,13 @@ def test_cancelling_gives_the_model_from_before_and_saves_nothing(cache: Path) -
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, steps = adapt.train_step, iter(range(1, 10))
+    real, steps = lessons.train_step, iter(range(1, 10))
 
     def step(*args: object) -> object:
         loss, figures = real(*args)  # type: ignore[arg-type]
         return (loss * float("nan"), figures) if next(steps) == 2 else (loss, figures)
 
-    monkeypatch.setattr(adapt, "train_step", step)
+    monkeypatch.setattr(lessons, "train_step", step)
     model = segany.training.fit(*rings(), steps=5, crops=1)
     assert model.provenance["steps"] == 1 and "not finite at step 2" in model.provenance["note"]
     assert all(torch.isfinite(p).all() for p in model.network.parameters())
@@ -94,3 +96,20 @@ def test_other_families_say_that_they_cannot_be_taught() -> None:
 
     with pytest.raises(UnsupportedError, match="cannot be taught yet"):
         segany.training.fit(*rings(), base=DiscModel())
+
+
+def test_sam_learns_in_its_decoder_and_comes_back_with_its_provenance(cache: Path) -> None:
+    torch.manual_seed(0)
+    base = SamModel(build_sam("vit_t"), "random", "mobile-sam", torch.device("cpu"), torch.float32)
+    encoder = [p.clone() for p in base.network.image_encoder.parameters()]
+    losses: list[float] = []
+    model = segany.training.fit(
+        *rings(), base=base, name="sam-rings", steps=12, crops=2, learning_rate=1e-3,
+        progress=lambda report: losses.append(report.loss),
+    )  # fmt: skip
+    assert np.mean(losses[-4:]) < 0.9 * np.mean(losses[:4])
+    assert all(torch.equal(a, b) for a, b in zip(encoder, model.network.image_encoder.parameters(), strict=True))
+    loaded = segany.load_model("sam-rings", dtype="float32")
+    assert loaded.family == "mobile-sam" and loaded.provenance == model.provenance
+    for a, b in zip(model.network.parameters(), loaded.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from napari_segany.core.durable import replacing
@@ -115,16 +117,37 @@ def import_model(path: Path, name: str | None = None) -> ModelInfo:
         raise StorageError(f'There is a model "{name}" already; give another name.')
     if not name or Path(name).name != name:
         raise StorageError(f'"{name}" is no name for a model; use letters, digits, - and _.')
-    place = models_folder() / (name + path.suffix)
+    return keep_model(name, path.suffix, model.family, partial(shutil.copyfile, path))
+
+
+def keep_model(
+    name: str, suffix: str, family: str, write: Callable[[Path], Any], provenance: Mapping[str, Any] | None = None
+) -> ModelInfo:
+    """Put a model where models are kept, so that it can be loaded by name.
+
+    Parameters
+    ----------
+    name, suffix, family : str
+    write : callable
+        Writes the weights to a path.
+    provenance : mapping, optional
+        Where a taught model comes from.
+
+    Raises
+    ------
+    StorageError
+        The disk refuses; a model of this name that was there is as it was.
+    """
+    place = models_folder() / (name + suffix)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         # The note first: a model without one is taken for nano.
         with replacing(_note(place)) as new:
-            new.write_text(json.dumps({"version": VERSION, "family": model.family}))
+            new.write_text(json.dumps({"version": VERSION, "family": family, "provenance": provenance}))
         with replacing(place) as new:
-            shutil.copyfile(path, new)
+            write(new)
     except OSError as error:
-        raise StorageError(f"{path} cannot be copied to {place.parent}: {error.strerror or error}.") from error
+        raise StorageError(f"The model {name} cannot be kept in {place.parent}: {error.strerror or error}.") from error
     return next(info for info in list_models() if info.name == name)
 
 
@@ -141,24 +164,25 @@ def _own() -> list[ModelInfo]:
     for path in sorted(models_folder().glob("*")):
         if path.suffix not in WEIGHT_SUFFIXES or path.stem in names or path.name.startswith("."):
             continue
-        family = _family(path)
+        family = str(_noted(path, "family", "nano") or "unknown")
         can = frozenset({"image", *CAPABILITIES.get(family, ())})
         found.append(ModelInfo(path.stem, family, can, path.stat().st_size, "your own", True, False))
     return found
 
 
 def _note(path: Path) -> Path:
-    """Where it is written what family an imported model is of."""
+    """Where it is written of what family a person's own model is, and where it comes from."""
     return path.with_suffix(".json")
 
 
-def _family(path: Path) -> str:
+def _noted(path: Path, what: str, without: Any) -> Any:
+    """What the note of a model says; `without` one."""
     try:
-        return str(json.loads(_note(path).read_text())["family"])
+        return json.loads(_note(path).read_text()).get(what)
     except FileNotFoundError:
-        return "nano"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return "unknown"
+        return without
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None
 
 
 def load_model(name: str | Path, device: str = "auto", dtype: str = "auto") -> ImageModel:
@@ -212,4 +236,4 @@ def _load_checkpoint(path: Path, device: object, dtype: object, info: ModelInfo 
         return Sam3Model(network, name, device, dtype, folder)  # type: ignore[arg-type]
     if isinstance(network, Sam2):
         return Sam2Model(network, name, device, dtype)  # type: ignore[arg-type]
-    return SamModel(network, name, layout.family, device, dtype)  # type: ignore[arg-type]
+    return SamModel(network, name, layout.family, device, dtype, _noted(path, "provenance", None))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Teaching nano a structure from the labels of one person's images, in minutes."""
+"""Teaching a model a structure from the labels of one person's images, in minutes."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 
 import numpy as np
 import torch
 
-from napari_segany.core.errors import InvalidImageError, InvalidLabelsError, StorageError, UnsupportedError
+from napari_segany.core.errors import InvalidImageError, InvalidLabelsError
 from napari_segany.core.intensity import DEFAULT_PERCENTILES, estimate_range
 from napari_segany.core.masks import interior_point, mask_iou
 from napari_segany.core.prompts import make_prompt
 from napari_segany.core.protocols import ImageModel
-from napari_segany.models.nano.network import WINDOW
 from napari_segany.models.nano.predictor import NanoModel
-from napari_segany.models.nano.weights import save_weights
-from napari_segany.models.registry import load_model, models_folder
-from napari_segany.training.crops import make_example, samples
-from napari_segany.training.nano import train_step
+from napari_segany.models.registry import keep_model, load_model
+from napari_segany.models.sam.predictor import SamModel
+from napari_segany.training.lessons import Pair, Taught, lesson
 from napari_segany.training.optimiser import Optimiser
 
 #: Share of the objects that are kept back to measure what was learned, when there are enough.
@@ -32,7 +31,6 @@ ENOUGH = 4
 AVERAGE = 0.95
 
 Image = np.ndarray
-Pair = tuple[Image, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -87,11 +85,11 @@ def fit(
     name: str | None = None,
     steps: int = 120,
     crops: int = 6,
-    learning_rate: float = 5e-4,
+    learning_rate: float | None = None,
     seed: int = 0,
     progress: Callable[[FitReport], bool | None] | None = None,
-) -> NanoModel:
-    """Teach nano a structure from labelled images, in minutes on a CPU.
+) -> Taught:
+    """Teach a model a structure from labelled images, in minutes on a CPU.
 
     Parameters
     ----------
@@ -100,12 +98,13 @@ def fit(
         0 is whatever is not labelled. Two objects at least, better ten; of
         four or more a quarter is kept back to measure what was learned.
     base : model or name
-        nano, or a model that came from it.
+        nano, a model of the SAM family (of which the mask decoder learns), or one that came from them.
     name : str, optional
         Save the model under this name: `load_model` and the window find it.
     steps, crops : int
         Batches to learn from, and windows in a batch.
-    learning_rate : float
+    learning_rate : float, optional
+        By default what suits the family.
     seed : int
     progress : callable, optional
         Told of every step; stop by returning False, which gives `base` back.
@@ -127,38 +126,35 @@ def fit(
     """
     pairs = _check(images, labels)
     model = load_model(base) if isinstance(base, str) else base
-    if not isinstance(model, NanoModel):
-        raise UnsupportedError(f"{model.name} cannot be taught yet; teach nano or a model that came from it.")
     rng = np.random.default_rng(seed)
     kept_back = _keep_back(pairs, rng)
     learned = [
         (image, np.where(np.isin(own, list(back)), 0, own)) for (image, own), back in zip(pairs, kept_back, strict=True)
     ]
+    begun = lesson(model, learned, crops, seed)
+    assert isinstance(model, NanoModel | SamModel)
     before = _click_iou(model, pairs, kept_back)
-    network, note = copy.deepcopy(model.network).float().cpu().requires_grad_(True).train(), ""
-    average = copy.deepcopy(network)
-    optimiser = Optimiser(network, learning_rate, weight_decay=0.0)
-    # Objects that are not labelled may still be there, so what is unlabelled is not taken for background.
-    examples = [make_example(image, own, complete=False) for image, own in learned]
-    drawn = samples([(1.0, [example]) for example in examples], seed, WINDOW, prompts=4, looks=0.5)
-    done = 0
+    taught, note, done = begun.taught, "", 0
+    average = copy.deepcopy(taught)
+    rate = begun.learning_rate if learning_rate is None else learning_rate
+    optimiser = Optimiser(taught, rate, weight_decay=0.0)
     for step in range(1, steps + 1):
-        loss, _ = train_step(network, [next(drawn) for _ in range(crops)], rng)
+        loss = begun.loss(rng)
         if not math.isfinite(loss.item()):
             note = f"the loss was not finite at step {step}; the weights from before are kept"
             break
-        network.zero_grad()
+        taught.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimiser.step(learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps)))
+        torch.nn.utils.clip_grad_norm_(taught.parameters(), 1.0)
+        optimiser.step(rate * 0.5 * (1 + math.cos(math.pi * step / steps)))
         with torch.no_grad():
-            for kept, weight in zip(average.parameters(), network.parameters(), strict=True):
+            for kept, weight in zip(average.parameters(), taught.parameters(), strict=True):
                 kept.lerp_(weight, 1 - min(AVERAGE, step / (step + 5)))
         done = step
         if progress is not None and progress(FitReport(step, steps, loss.item())) is False:
             return model
-    taught = NanoModel(average, name or f"{model.name}-adapted", model.device, model.dtype)
-    after = _click_iou(taught, pairs, kept_back)
+    adapted = begun.model(average, name or f"{model.name}-adapted")
+    after = _click_iou(adapted, pairs, kept_back)
     counts = [len(np.unique(own[own > 0])) for _, own in learned]
     provenance = Provenance(
         model.name,
@@ -170,10 +166,10 @@ def fit(
         after,
         note,
     )
-    taught.provenance = asdict(provenance)
+    adapted.provenance = asdict(provenance)
     if name is not None:
-        _save(taught, name)
-    return taught
+        keep_model(name, ".safetensors", model.family, partial(begun.write, adapted), adapted.provenance)
+    return adapted
 
 
 def _check(images: Image | Sequence[Image], labels: np.ndarray | Sequence[np.ndarray]) -> list[Pair]:
@@ -206,7 +202,7 @@ def _keep_back(pairs: Sequence[Pair], rng: np.random.Generator) -> list[set[int]
     return [{i for at, i in chosen if at == k} for k in range(len(pairs))]
 
 
-def _click_iou(model: NanoModel, pairs: Sequence[Pair], kept_back: Sequence[set[int]]) -> float | None:
+def _click_iou(model: ImageModel, pairs: Sequence[Pair], kept_back: Sequence[set[int]]) -> float | None:
     """Mean IoU of one click deep inside each object kept back."""
     found = []
     for (image, own), ids in zip(pairs, kept_back, strict=True):
@@ -216,12 +212,3 @@ def _click_iou(model: NanoModel, pairs: Sequence[Pair], kept_back: Sequence[set[
             answers = model.predict(embedding, prompts)
             found += [mask_iou(answer.best, own == i) for answer, i in zip(answers, sorted(ids), strict=True)]
     return round(float(np.mean(found)), 4) if found else None
-
-
-def _save(model: NanoModel, name: str) -> None:
-    folder = models_folder()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_weights(model.network, folder / f"{name}.safetensors", model.provenance)
-    except OSError as error:
-        raise StorageError(f"The model {name} cannot be saved in {folder}: {error.strerror or error}.") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,6 +12,8 @@ from napari_segany.core.masks import bounding_box
 from napari_segany.models.nano.network import WINDOW
 from napari_segany.models.nano.prompt_maps import WindowPrompts
 
+#: 1 for what is missing and 0 for what is too much, the (row, column) deepest in it, and how deep that is.
+Error = tuple[int, tuple[int, int], float]
 #: Share of first prompts that are a click, a box, or the mask of a neighbouring frame.
 KINDS = {"click": 0.45, "box": 0.3, "mask": 0.25}
 
@@ -118,6 +122,21 @@ def _pool(mask: np.ndarray) -> np.ndarray:
     return mask.reshape(side, 4, side, 4).mean(axis=(1, 3), dtype=np.float32)
 
 
+def deepest_errors(wanted: np.ndarray, given: np.ndarray) -> Iterator[Error | None]:
+    """Where a person would click next, for masks (P, h, w) and what they should be; None where nothing is wrong."""
+    from scipy import ndimage
+
+    for truth, answer in zip(wanted, given, strict=True):
+        worst: Error | None = None
+        for label, error in ((1, truth & ~answer), (0, answer & ~truth)):
+            if error.any():
+                depth = ndimage.distance_transform_edt(np.pad(error, 1))[1:-1, 1:-1]
+                if worst is None or depth.max() > worst[2]:
+                    y, x = np.unravel_index(int(np.argmax(depth)), depth.shape)
+                    worst = label, (int(y), int(x)), float(depth.max())
+        yield worst
+
+
 def with_correction(prompts: WindowPrompts, truth: Tensor, logits: Tensor, rng: np.random.Generator) -> WindowPrompts:
     """Add the previous answer and one click deep inside the largest error.
 
@@ -128,23 +147,13 @@ def with_correction(prompts: WindowPrompts, truth: Tensor, logits: Tensor, rng: 
     logits : (P, h, w)
         The answer to `prompts`.
     """
-    from scipy import ndimage
-
-    wanted, given = truth.numpy() > 0.5, logits.numpy() > 0
     points = torch.zeros(len(truth), 1, 2)
     labels = torch.full((len(truth), 1), -1)
-    for i in range(len(truth)):
-        deepest, best = 0.0, None
-        for label, error in ((1, wanted[i] & ~given[i]), (0, given[i] & ~wanted[i])):
-            if error.any():
-                depth = ndimage.distance_transform_edt(np.pad(error, 1))[1:-1, 1:-1]
-                if depth.max() > deepest:
-                    deepest, best = depth.max(), (label, np.unravel_index(int(np.argmax(depth)), depth.shape))
-        if best is not None:
-            label, (y, x) = best
-            jitter = rng.uniform(-0.5, 0.5, 2) * min(1.0, deepest / 2)
+    for i, error in enumerate(deepest_errors(truth.numpy() > 0.5, logits.numpy() > 0)):
+        if error is not None:
+            labels[i, 0], (y, x), depth = error
+            jitter = rng.uniform(-0.5, 0.5, 2) * min(1.0, depth / 2)
             points[i, 0] = torch.tensor([(x + 0.5 + jitter[0]) * 4, (y + 0.5 + jitter[1]) * 4])
-            labels[i, 0] = label
     return WindowPrompts(
         torch.cat([prompts.points, points], dim=1),
         torch.cat([prompts.labels, labels], dim=1),

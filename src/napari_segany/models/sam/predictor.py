@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,12 +55,22 @@ class SamModel:
     name, family : str
     device : torch.device
     dtype : torch.dtype
+    provenance : mapping, optional
+        Where a taught model comes from; see `napari_segany.training.adapt.Provenance`.
     """
 
     capabilities = frozenset({"image"})
 
-    def __init__(self, network: Sam, name: str, family: str, device: torch.device, dtype: torch.dtype) -> None:
-        self.name, self.family = name, family
+    def __init__(
+        self,
+        network: Sam,
+        name: str,
+        family: str,
+        device: torch.device,
+        dtype: torch.dtype,
+        provenance: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.name, self.family, self.provenance = name, family, provenance
         self.device, self.dtype = device, dtype
         self.network = network.to(device=device, dtype=dtype).eval().requires_grad_(False)
         self.input_size = network.prompt_encoder.input_size
@@ -94,27 +105,25 @@ class SamModel:
         for indices, several in alike(prompts, multimask):
 
             def answer(part: Sequence[int], several: bool = several) -> None:
-                logits, scores = self._decode(embedding, [prompts[i] for i in part], several)
-                for i, mask_logits, mask_scores in zip(part, logits, scores, strict=True):
+                wanted = slice(1, None) if several else slice(0, 1)
+                found = self.decode(embedding, [prompts[i] for i in part], wanted)
+                for i, mask_logits, mask_scores in zip(part, *(a.float().cpu().numpy() for a in found), strict=True):
                     answers[i] = Candidates(mask_logits, mask_scores, grid)
 
             in_batches(indices, BATCH[self.device.type], answer)
         return [answers[i] for i in range(len(prompts))]
 
-    def _decode(
-        self, embedding: SamEmbedding, prompts: Sequence[Prompt], several: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def decode(self, embedding: SamEmbedding, prompts: Sequence[Prompt], wanted: slice) -> tuple[Tensor, Tensor]:
+        """Answer prompts with equally many parts: logits (P, K, side, side) and IoUs (P, K) of wanted masks."""
         encoder = self.network.prompt_encoder
         tokens = encoder.tokens(*(part.to(self.device) for part in self._points(embedding, prompts)))
         masks = None
         if prompts[0].mask is not None:
-            stacked = [self._mask_input(embedding, prompt.mask) for prompt in prompts if prompt.mask is not None]
+            stacked = [self.mask_input(embedding, prompt.mask) for prompt in prompts if prompt.mask is not None]
             masks = torch.stack(stacked).to(self.device)
         image = embedding.features + encoder.dense(masks)
         position = encoder.pe_layer.grid(encoder.grid).to(self.dtype)
-        wanted = slice(1, None) if several else slice(0, 1)
-        logits, scores = self.network.mask_decoder(image, position, tokens, wanted)
-        return logits.float().cpu().numpy(), scores.float().cpu().numpy()
+        return self.network.mask_decoder(image, position, tokens, wanted)
 
     def _points(self, embedding: SamEmbedding, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor]:
         """Points and corners in the network's input: the one place where (y, x) becomes (x, y)."""
@@ -133,7 +142,7 @@ class SamModel:
             np.stack(labels).astype(np.int64)
         )
 
-    def _mask_input(self, embedding: SamEmbedding, mask: np.ndarray) -> Tensor:
+    def mask_input(self, embedding: SamEmbedding, mask: np.ndarray) -> Tensor:
         """Mask logits of the image at the decoder's resolution, (1, side, side)."""
         side = 4 * self.network.prompt_encoder.grid
         size = tuple(max(1, round(extent * side / self.input_size)) for extent in embedding.resized)
