@@ -53,6 +53,9 @@ def prompts_quality(model, folder: Path, items: list[dict], clicks: int = 3) -> 
             into["clicks"].append(iou)
             box = segany.segment(embedding, box=bounding_box(truth), model=model)
             into["box"].append(mask_iou(box.best, truth))
+    for into in list(found.values()):
+        for name, values in into.items():
+            found["all"][name] += values
     return {
         modality: {
             "objects": len(into["click"]),

@@ -309,11 +309,18 @@ def _checked(image: np.ndarray | Embedding) -> tuple[np.ndarray | Embedding, tup
     return array, (array.shape[0], array.shape[1])
 
 
-def train_nano(data: Path | None, out: Path, minutes: float) -> Path:
+def train_nano(
+    data: Path | None,
+    out: Path,
+    minutes: float | None = None,
+    config: Path | None = None,
+    start: Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Path:
     """Train nano; see `napari_segany.training.train_nano`."""
     from napari_segany import training
 
-    return training.train_nano(data, out, minutes)
+    return training.train_nano(data, out, minutes, config, start, progress)
 
 
 def open_stack(

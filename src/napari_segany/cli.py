@@ -345,10 +345,12 @@ def train_nano(
     data: Annotated[
         Path | None, typer.Option(help="folder of annotated images with an index.json; without, generated ones only")
     ] = None,
-    minutes: Annotated[float, typer.Option(help="time in which to train; the longer the better")] = 90.0,
+    minutes: Annotated[float | None, typer.Option(help="time in which to train; the longer the better")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with other numbers of the training")] = None,
+    start: Annotated[Path | None, typer.Option(help="last.pt of another run whose weights to begin with")] = None,
 ) -> None:
     """Train the small model; stopped, it goes on when it is started again with the same output."""
-    print(api.train_nano(data, output, minutes))
+    print(api.train_nano(data, output, minutes, config, start, _say))
 
 
 @app.command()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from napari_segany.training.adapt import fit
@@ -21,28 +23,43 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def train_nano(data: Path | None, out: Path, minutes: float, word_crops: int = 3000, seed: int = 0) -> Path:
+def train_nano(
+    data: Path | None,
+    out: Path,
+    minutes: float | None = None,
+    config: Path | None = None,
+    start: Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Path:
     """Train nano from the start, or go on where an earlier run with the same `out` stopped.
 
     Parameters
     ----------
     data : folder of annotated images with an ``index.json``, or None for generated images alone
-    out : folder for checkpoints, the log and the weights
-    minutes : float
+    out : folder for checkpoints, curves and the weights
+    minutes : float, optional
         Wall-clock time over which the learning rate falls to zero.
-    word_crops : int
-        Crops from which words are learned afterwards.
-    seed : int
+    config : TOML file, optional
+        Other numbers of the training, see `napari_segany.training.run.TrainingConfig`.
+    start : checkpoint, optional
+        ``last.pt`` of another run whose weights to begin with.
+    progress : callable, optional
+        Told now and then how far it has come.
 
     Returns
     -------
     path of the weight file, which `load_model` opens
     """
     from napari_segany.models.nano.weights import save_weights
-    from napari_segany.training.nano import TrainingConfig, train
+    from napari_segany.training.judge import train_judge
+    from napari_segany.training.run import TrainingConfig, train
     from napari_segany.training.words import train_words
 
-    network = train(data, out, TrainingConfig(minutes=minutes, seed=seed))
-    train_words(data, network, word_crops, seed=seed)
+    numbers = TrainingConfig() if config is None else TrainingConfig.read(config)
+    if minutes is not None:
+        numbers = replace(numbers, minutes=minutes)
+    network = train(data, out, numbers, start, progress).cpu()
+    train_words(data, network, numbers.word_crops, seed=numbers.seed, progress=progress)
+    train_judge(data, network, numbers.judge_images, seed=numbers.seed, progress=progress)
     save_weights(network, out / "nano.safetensors")
     return out / "nano.safetensors"

@@ -30,7 +30,7 @@ def mask_iou(logits: Tensor, target: Tensor) -> Tensor:
     return (a & b).sum(dim=(-2, -1)) / (a | b).sum(dim=(-2, -1)).clamp(min=1)
 
 
-def prompt_loss(logits: Tensor, scores: Tensor, truth: Tensor, single: Tensor) -> tuple[Tensor, Tensor]:
+def prompt_loss(logits: Tensor, scores: Tensor, truth: Tensor, single: Tensor) -> Tensor:
     """Loss of a batch of answers, as SAM trains them.
 
     The single mask 0 always learns; of masks 1-3 only the nearest to the truth
@@ -46,9 +46,7 @@ def prompt_loss(logits: Tensor, scores: Tensor, truth: Tensor, single: Tensor) -
 
     Returns
     -------
-    loss : scalar
-    chosen : (P,) int64
-        The mask each prompt would be answered with.
+    scalar
     """
     target = truth[:, None].expand_as(logits)
     per_mask = FOCAL_WEIGHT * focal_loss(logits, target) + DICE_WEIGHT * dice_loss(logits, target)
@@ -59,8 +57,7 @@ def prompt_loss(logits: Tensor, scores: Tensor, truth: Tensor, single: Tensor) -
     # Cross-entropy has its minimum where squared error has, and a slope where the sigmoid is flat.
     error = F.binary_cross_entropy_with_logits(scores, iou, reduction="none")
     score = torch.where(single, error.mean(dim=1), error[:, 0])
-    best = scores.detach()[:, 1:].argmax(dim=1) + 1
-    return masks.mean() + SCORE_WEIGHT * score.mean(), torch.where(single, best, torch.zeros_like(best))
+    return masks.mean() + SCORE_WEIGHT * score.mean()
 
 
 def dense_loss(logits: Tensor, target: Tensor, complete: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -55,7 +55,9 @@ class Named(IterableDataset[Sample]):
         return samples(groups, self.seed, WINDOW, prompts=6, looks=0.2, sizes=SIZES)
 
 
-def collect(data: Path | None, model: Nano, crops: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def collect(
+    data: Path | None, model: Nano, crops: int, seed: int, progress: Callable[[str], None] | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
     """Pooled features of objects (N, F), what they are (N,), and the crop they are from (N,)."""
     loader = DataLoader(Named(data, seed), CROPS_AT_ONCE, num_workers=1, collate_fn=list, prefetch_factor=4)
     pooled, truth, origin = [], [], []
@@ -68,19 +70,26 @@ def collect(data: Path | None, model: Nano, crops: int, seed: int) -> tuple[Tens
             pooled.append(model.concepts.pool(coarse[i].expand(len(inside), -1, -1, -1), inside))
             truth += [CONCEPTS.index(sample.concept)] * len(inside)
             origin += [number * CROPS_AT_ONCE + i] * len(inside)
-        if number % 25 == 0:
-            print(f"{len(pooled)} of {crops} crops", flush=True)
+        if progress is not None and number % 25 == 0:
+            progress(f"words: {len(pooled)} of {crops} crops")
     return torch.cat(pooled), torch.tensor(truth), torch.tensor(origin)
 
 
-def train_words(data: Path | None, model: Nano, crops: int = 3000, epochs: int = 60, seed: int = 0) -> float:
+def train_words(
+    data: Path | None,
+    model: Nano,
+    crops: int = 2500,
+    epochs: int = 60,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+) -> float:
     """Train the concept head in place.
 
     Returns
     -------
     share of the objects named rightly on the tenth of the crops that was kept back
     """
-    pooled, truth, origin = collect(data, model.eval().requires_grad_(False), crops, seed)
+    pooled, truth, origin = collect(data, model.eval().requires_grad_(False), crops, seed, progress)
     head = model.concepts.train().requires_grad_(True)
     kept_back = origin % 10 == 9
     learned = (~kept_back).nonzero()[:, 0]
@@ -106,11 +115,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, help="folder of annotated images with an index.json")
     parser.add_argument("--weights", type=Path, required=True, help="weight file of nano, which is changed")
-    parser.add_argument("--crops", type=int, default=3000)
+    parser.add_argument("--crops", type=int, default=2500)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     network = load_nano(torch.device("cpu"), torch.float32, args.weights).network
-    print(f"{train_words(args.data, network, args.crops, seed=args.seed):.3f} named rightly")
+    print(f"{train_words(args.data, network, args.crops, seed=args.seed, progress=print):.3f} named rightly")
     save_weights(network, args.weights)
 
 

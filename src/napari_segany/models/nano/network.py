@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_segany.models.nano.concepts import ConceptHead
+from napari_segany.models.nano.judge import Judge
 
 #: Side of the decoder's window in pixels of the level it works on.
 WINDOW = 256
@@ -236,11 +237,12 @@ class Decoder(nn.Module):
 
 
 class Nano(nn.Module):
-    """Encoder, decoder and words, with the numbers that shaped them."""
+    """Encoder, decoder, judge and words, with the numbers that shaped them."""
 
     def __init__(self, config: NanoConfig | None = None) -> None:
         super().__init__()
         self.config = config or NanoConfig()
         self.encoder = Encoder(self.config)
         self.decoder = Decoder(self.config)
+        self.judge = Judge(MASKS)
         self.concepts = ConceptHead(self.config.coarse)

@@ -89,6 +89,17 @@ class NanoModel:
         A prompt without box or mask does not tell how large its object is: it
         is looked at on several zoom levels, which then vote.
         """
+        chosen, looks = self.looks(embedding, prompts)
+        return [
+            _candidates(embedding.image_shape, prompt, view, looks[i][view], multimask)
+            for i, (prompt, view) in enumerate(zip(prompts, chosen, strict=True))
+        ]
+
+    @torch.inference_mode()
+    def looks(
+        self, embedding: NanoEmbedding, prompts: Sequence[Prompt]
+    ) -> tuple[list[View], Mapping[int, Mapping[View, Answer]]]:
+        """The view that suits each prompt, and, by the prompt's number, all that it was looked at through."""
         self.check(embedding)
         views = [view_of(prompt, embedding.coarsest) for prompt in prompts]
         asked = [
@@ -100,10 +111,7 @@ class NanoModel:
         self._look(embedding, prompts, asked, looks)
         chosen = [view or vote(list(looks[i].items()), embedding.coarsest) for i, view in enumerate(views)]
         self._look(embedding, prompts, [(i, view) for i, view in enumerate(chosen) if view not in looks[i]], looks)
-        return [
-            _candidates(embedding.image_shape, prompt, view, looks[i][view], multimask)
-            for i, (prompt, view) in enumerate(zip(prompts, chosen, strict=True))
-        ]
+        return chosen, looks
 
     @torch.inference_mode()
     def propose_boxes(self, embedding: NanoEmbedding) -> np.ndarray:
@@ -200,6 +208,9 @@ class NanoModel:
             fine, coarse, maps = self._windows(embedding, part, prompts)
             memory = None if memories is None else torch.stack([memories[i] for i, _ in part])
             logits, scores = self.network.decoder(fine, coarse, maps, memory)
+            clicks = [row for row, (i, _) in enumerate(part) if prompts[i].is_ambiguous and memory is None]
+            if clicks:
+                scores[clicks] = self.network.judge(logits[clicks], scores[clicks], part[0][1].level)
             logits, scores = logits.float().cpu().numpy(), scores.float().sigmoid().cpu().numpy()
             for (i, view), *answer in zip(part, logits, scores, strict=True):
                 looks[i][view] = (answer[0], answer[1])

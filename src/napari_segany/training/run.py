@@ -1,0 +1,212 @@
+"""A training of nano: its numbers, its course over hours, and how it is taken up again."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from napari_segany.core.durable import replacing
+from napari_segany.core.errors import CheckpointError, StorageError
+from napari_segany.models.device import resolve_device
+from napari_segany.models.nano.network import Nano
+from napari_segany.models.nano.weights import save_weights
+from napari_segany.training.course import Course
+from napari_segany.training.mixture import Mixture
+from napari_segany.training.nano import train_step
+from napari_segany.training.optimiser import Optimiser
+
+#: Of the checkpoints that a training leaves.
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Numbers of one training run.
+
+    Attributes
+    ----------
+    minutes : float
+        Wall-clock time over which the learning rate falls to zero.
+    crops, prompts : int
+        Crops in a batch and objects asked for in each.
+    learning_rate, weight_decay : float
+    warmup : int
+        Steps over which the learning rate rises.
+    ema : float
+        Decay of the averaged weights, the ones that are kept.
+    generated : float
+        Share of crops from generated images.
+    looks : float
+        Share of crops whose gamma, contrast, noise and so on are changed. The
+        last part of a training does well with fewer of them.
+    streams : float
+        Share of the crops of single images that come with frames made from them.
+    per_kind : int
+        Generated images of each kind held at once; they are renewed all the time.
+    word_crops, judge_images : int
+        Crops from which words, and then images from which the judge of answers, are learned afterwards.
+    seed : int
+    device : str
+        "auto" takes a GPU when there is one.
+    """
+
+    minutes: float = 90.0
+    crops: int = 12
+    prompts: int = 4
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.02
+    warmup: int = 40
+    ema: float = 0.998
+    generated: float = 0.25
+    streams: float = 0.08
+    looks: float = 1.0
+    per_kind: int = 24
+    word_crops: int = 2500
+    judge_images: int = 400
+    seed: int = 0
+    device: str = "auto"
+
+    @classmethod
+    def read(cls, path: Path) -> TrainingConfig:
+        """Read numbers from a TOML file; those it does not name are the usual ones.
+
+        Raises
+        ------
+        StorageError
+            The file cannot be read, names something that is not known, or gives something of another type.
+        """
+        try:
+            named = tomllib.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise StorageError(f"{path} cannot be read as TOML: {error}.") from error
+        known = {field.name: type(field.default) for field in fields(cls)}
+        for name, value in named.items():
+            if name not in known:
+                raise StorageError(f'{path} names "{name}", which is none of {", ".join(known)}.')
+            if isinstance(value, bool) or not isinstance(
+                value, known[name] if known[name] is str else int | known[name]
+            ):
+                raise StorageError(f'{path} gives {value!r} for "{name}", which is no {known[name].__name__}.')
+        return cls(**named)
+
+
+def train(
+    data: Path | None,
+    out: Path,
+    config: TrainingConfig,
+    start: Path | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> Nano:
+    """Train, or go on where an earlier run with the same `out` stopped.
+
+    Parameters
+    ----------
+    data : folder with an ``index.json``, or None to train on generated images alone
+    out : folder for ``last.pt``, ``nano.safetensors`` and what `Course` writes
+    config : TrainingConfig
+    start : checkpoint ``last.pt`` of another run whose weights to begin with
+    progress : callable, optional
+        Told now and then how far it has come.
+
+    Raises
+    ------
+    CheckpointError
+        See `read_checkpoint`.
+    UnsupportedError
+        See `Course`.
+    """
+    course = Course(out)
+    torch.manual_seed(config.seed)
+    model = Nano().to(resolve_device(config.device))
+    if start is not None:
+        model.load_state_dict(read_checkpoint(start)["average"])
+    average = copy.deepcopy(model)
+    optimiser = Optimiser(model, config.learning_rate, config.weight_decay)
+    step, elapsed, last = 0, 0.0, out / "last.pt"
+    if last.exists():
+        saved = read_checkpoint(last)
+        model.load_state_dict(saved["model"])
+        average.load_state_dict(saved["average"])
+        optimiser.load_state_dict(saved["optimiser"])
+        step, elapsed = saved["step"], saved["elapsed"]
+    rng = np.random.default_rng([config.seed, step])
+    mixture = Mixture(
+        data, config.generated, config.per_kind, config.prompts, config.looks, config.streams, config.seed + step
+    )
+    loader = DataLoader(mixture, config.crops, num_workers=1, collate_fn=list, prefetch_factor=4)
+    sums: dict[str, list[float]] = {}
+    began, saved_at = time.monotonic() - elapsed, time.monotonic()
+    for batch in loader:
+        elapsed = time.monotonic() - began
+        share = elapsed / (60 * config.minutes)
+        if share >= 1:
+            break
+        rate = config.learning_rate * min((step + 1) / config.warmup, 0.5 * (1 + math.cos(math.pi * share)) + 0.01)
+        loss, figures = train_step(model, batch, rng)
+        model.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step(rate)
+        decay = min(config.ema, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for kept, weight in zip(average.parameters(), model.parameters(), strict=True):
+                kept.lerp_(weight, 1 - decay)
+        step += 1
+        for name, value in {"loss": float(loss.detach()), **figures}.items():
+            sums.setdefault(name, []).append(value)
+        if step % 25 == 0:
+            means = {name: round(float(np.nanmean(values)), 4) for name, values in sums.items()}
+            course.add(step, {"minutes": round(elapsed / 60, 2), **means})
+            sums.clear()
+            if progress is not None:
+                progress(f"step {step}, {elapsed / 60:.0f} of {config.minutes:.0f} minutes, loss {means['loss']}")
+        if time.monotonic() - saved_at > 180:
+            _save(out, model, average, optimiser, step, elapsed)
+            saved_at = time.monotonic()
+    _save(out, model, average, optimiser, step, elapsed)
+    return average
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read what a training has left in ``last.pt``.
+
+    Raises
+    ------
+    CheckpointError
+        The file is damaged, no checkpoint of a training, or of a newer version.
+    """
+    try:
+        saved = torch.load(path, weights_only=True)
+        newer = saved.get("version", 1) > VERSION
+        complete = {"model", "average", "optimiser", "step", "elapsed"} <= saved.keys()
+    except Exception as error:
+        raise CheckpointError(f"{path} is damaged or no checkpoint of a training; remove it to begin anew.") from error
+    if newer:
+        raise CheckpointError(f"{path} was written by a newer version; update napari-segany.")
+    if not complete:
+        raise CheckpointError(f"{path} is no checkpoint of a training; remove it to begin anew.")
+    return saved
+
+
+def _save(out: Path, model: Nano, average: Nano, optimiser: Optimiser, step: int, elapsed: float) -> None:
+    state = {
+        "version": VERSION,
+        "model": model.state_dict(),
+        "average": average.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "step": step,
+        "elapsed": elapsed,
+    }
+    with replacing(out / "last.pt") as new:
+        torch.save(state, new)
+    save_weights(average, out / "nano.safetensors")
