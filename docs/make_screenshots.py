@@ -62,6 +62,8 @@ class Pictures:
         self.controller.choose_model(model)
         self.controller.use_tool("points")
         settle(self.widget)
+        # The dock has made the canvas narrower.
+        self.viewer.reset_view()
 
     def take(self, name: str, *opened: str) -> None:
         """Save a picture with some of the sections open."""

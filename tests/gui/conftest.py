@@ -80,7 +80,7 @@ class Bench:
             lambda: (
                 controller.jobs.idle and not controller.propagation.running and not any(t.isActive() for t in timers)
             ),
-            timeout=10_000,
+            timeout=60_000,
         )
 
     def preview(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Keys and defaults that a person sets under Preferences > Plugins."""
+"""Keys and defaults that a person sets in the preferences of napari."""
 
 from __future__ import annotations
 
@@ -58,3 +58,17 @@ def test_defaults_are_chosen_when_the_widget_opens(preferences: Any, open_bench:
 def test_a_model_that_is_gone_is_not_missed(preferences: Any, open_bench: Any) -> None:
     preferences.defaults.model = "gone"
     assert open_bench().controller._model.name == "disc"
+
+
+def test_icons_follow_the_theme(open_bench: Any) -> None:
+    bench = open_bench()
+
+    def mean() -> float:
+        image = bench.widget.prompts.boxes.icon().pixmap(32, 32).toImage()
+        drawn = [image.pixelColor(x, y) for x in range(32) for y in range(32) if image.pixelColor(x, y).alpha() > 200]
+        return float(np.mean([colour.lightness() for colour in drawn]))
+
+    bench.viewer.theme = "dark"
+    dark = mean()
+    bench.viewer.theme = "light"
+    assert mean() < dark - 50

@@ -53,7 +53,7 @@ class Keys:
         for name, action in actions.items():
             key, spoken = key_of(name), name.replace("_", " ")
             if not is_key(key):
-                show_warning(f'"{key}" is no key; set another one for "{spoken}" under Preferences > Plugins.')
+                show_warning(f'"{key}" is no key; set another one for "{spoken}" in the preferences of napari.')
                 continue
             try:
                 viewer.bind_key(key, lambda _, action=action: action())

@@ -1,4 +1,4 @@
-"""What a person has set under Preferences > Plugins; the manifest declares it, older napari knows none of it."""
+"""What a person has set in the preferences of napari; the manifest declares it, older napari knows none of it."""
 
 from __future__ import annotations
 

@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
 from napari_segany.core.intensity import DEFAULT_PERCENTILES
 from napari_segany.core.masks import Strategy
 from napari_segany.gui.controls import Section, button, note
+from napari_segany.gui.icons import DRAWINGS, tool_icon
 from napari_segany.gui.keys import key_of
 from napari_segany.gui.layer_choice import LayerChoice
 from napari_segany.gui.preferences import preference
@@ -159,6 +160,11 @@ class PromptSection(Section):
                     grid.addWidget(widget, row, column)
         grid.addWidget(self.candidates, 3, 0, 2, 1)
         grid.addWidget(self.answer, len(rows), 0, 1, 3)
+
+    def show_icons(self, colour: str) -> None:
+        """Draw the icons of the tools in a colour such as "#f0f0f0"."""
+        for tool in DRAWINGS:
+            getattr(self, tool).setIcon(tool_icon(tool, colour))
 
     @property
     def chosen_strategy(self) -> Strategy:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from napari.layers import Layer
+from napari.utils.theme import get_theme
 from napari.viewer import Viewer
 from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, Qt
@@ -74,6 +76,9 @@ class SegmentWidget(QWidget):
                 "reject_suggestion": self.controller.concepts.reject_current,
             },
         )
+        self._viewer = napari_viewer
+        napari_viewer.events.theme.connect(self._show_icons)
+        self._show_icons()
         self._docked = False
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
         self._close = self._closer()
@@ -233,6 +238,9 @@ class SegmentWidget(QWidget):
 
     # -- showing ----------------------------------------------------------------------------------
 
+    def _show_icons(self) -> None:
+        self.prompts.show_icons(get_theme(self._viewer.theme).icon.as_hex())
+
     def _list_models(self, chosen: str = "") -> None:
         """List the models; one that has just come is used at once."""
         infos = api.list_models()
@@ -276,7 +284,13 @@ class SegmentWidget(QWidget):
 
     def _closer(self) -> Callable[[], None]:
         """Return a function that shuts everything down when it is first called."""
-        steps = [self.keys.release, self.images.image.release, self.images.output.release, self.controller.close]
+        steps: list[Callable[[], object]] = [
+            partial(self._viewer.events.theme.disconnect, self._show_icons),
+            self.keys.release,
+            self.images.image.release,
+            self.images.output.release,
+            self.controller.close,
+        ]
         controller = self.controller
 
         def close() -> None:

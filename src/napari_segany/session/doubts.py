@@ -70,14 +70,16 @@ def find_doubts(planes: Iterable[np.ndarray], scores: Mapping[Key, float]) -> li
         for object_id, sight in _sights(plane, frame).items():
             earlier = seen.setdefault(object_id, [])
             if earlier and earlier[-1].frame == frame - 1:
-                found += _compare(object_id, earlier[-1], sight, overlaps)
+                found += _switch(object_id, sight, overlaps)
             elif earlier:
                 away = frame - earlier[-1].frame - 1
-                found.append(Doubt(object_id, frame, "gap", f"comes back after {away} planes"))
+                planes_away = "a plane" if away == 1 else f"{away} planes"
+                found.append(Doubt(object_id, frame, "gap", f"comes back after {planes_away}"))
             earlier.append(sight)
         before = plane
     for object_id, sights in seen.items():
-        found += _jumps(object_id, sights)
+        switched = {doubt.frame for doubt in found if doubt.object_id == object_id and doubt.reason == "switch"}
+        found += [doubt for doubt in _course(object_id, sights) if doubt.frame not in switched]
     found += _low_scores(scores)
     return sorted(found, key=lambda doubt: (REASONS.index(doubt.reason), doubt.object_id, doubt.frame))
 
@@ -99,27 +101,27 @@ def _overlaps(before: np.ndarray, now: np.ndarray) -> dict[tuple[int, int], int]
     return {(int(a), int(b)): int(count) for (a, b), count in zip(pairs.T, counts, strict=True)}
 
 
-def _compare(object_id: int, last: _Sight, now: _Sight, overlaps: Mapping[tuple[int, int], int]) -> list[Doubt]:
-    factor = max(now.area / last.area, last.area / now.area)
+def _switch(object_id: int, now: _Sight, overlaps: Mapping[tuple[int, int], int]) -> list[Doubt]:
     others = {a: count for (a, b), count in overlaps.items() if b == object_id and a != object_id}
     most = max(others, key=others.__getitem__, default=0)
     if most and others[most] > max(overlaps.get((object_id, object_id), 0), now.area / 2):
         return [Doubt(object_id, now.frame, "switch", f"lies where object {most} was")]
-    if factor > GROWTH:
-        way = "grows" if now.area > last.area else "shrinks"
-        return [Doubt(object_id, now.frame, "size", f"{way} by a factor of {factor:.1f}")]
     return []
 
 
-def _jumps(object_id: int, sights: list[_Sight]) -> list[Doubt]:
+def _course(object_id: int, sights: list[_Sight]) -> list[Doubt]:
+    """Jumps and sudden sizes of one object; its first and last step do not count for sizes, since objects taper off."""
     pairs = [(a, b) for a, b in pairwise(sights) if b.frame == a.frame + 1]
     steps = [float(np.hypot(*(b.centre - a.centre))) for a, b in pairs]
-    usual = float(np.median(steps)) if steps else 0.0
-    return [
-        Doubt(object_id, now.frame, "jump", f"jumps by {step:.0f} pixels")
-        for (last, now), step in zip(pairs, steps, strict=True)
-        if step > max(JUMP * usual, 2 * np.sqrt(min(last.area, now.area) / np.pi))
-    ]
+    usual, found = float(np.median(steps)) if steps else 0.0, []
+    for (last, now), step in zip(pairs, steps, strict=True):
+        factor = max(now.area / last.area, last.area / now.area)
+        if step > max(JUMP * usual, 2 * np.sqrt(min(last.area, now.area) / np.pi)):
+            found.append(Doubt(object_id, now.frame, "jump", f"jumps by {step:.0f} pixels"))
+        elif factor > GROWTH and last is not sights[0] and now is not sights[-1]:
+            way = "grows" if now.area > last.area else "shrinks"
+            found.append(Doubt(object_id, now.frame, "size", f"{way} by a factor of {factor:.1f}"))
+    return found
 
 
 def _low_scores(scores: Mapping[Key, float]) -> list[Doubt]:
