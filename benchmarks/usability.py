@@ -50,7 +50,13 @@ class Row:
 
 
 class Person:
-    """Mouse and keys on a window, counted."""
+    """Mouse and keys on a window, counted.
+
+    Attributes
+    ----------
+    opened_in : float
+        Seconds until the widget was there.
+    """
 
     def __init__(self, image: np.ndarray, frame: int | None = None) -> None:
         self.viewer = napari.Viewer(show=True, show_welcome_screen=False)
@@ -58,8 +64,12 @@ class Person:
         self.layer = self.viewer.add_image(image, name="image")
         if frame is not None:
             self.viewer.dims.set_current_step(0, frame)
+        QApplication.processEvents()
+        start = time.perf_counter()
         self.widget = SegmentWidget(self.viewer)
         self.viewer.window.add_dock_widget(self.widget, name="Segment")
+        QApplication.processEvents()
+        self.opened_in = time.perf_counter() - start
         self.controller = self.widget.controller
         self.controller.use_tool("points")
         self.wait()
@@ -184,6 +194,7 @@ def planes(stack: np.ndarray, truth: np.ndarray, ids: np.ndarray, frame: int) ->
         person.key(Qt.Key.Key_J, shift=True)
         person.press(person.widget.propagate.run)
 
+    print(f"the widget was there after {person.opened_in:.2f} s")
     return measure("one object each, accept all, propagate", person, work, lambda labels: best_iou(labels, truth, ids))
 
 
