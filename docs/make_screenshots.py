@@ -19,7 +19,7 @@ from napari_segany import samples
 from napari_segany.gui.widget import SegmentWidget
 
 #: Enough to show a curve.
-ADAPT_STEPS = 30
+ADAPT_STEPS = 12
 
 
 def wait(finished: Callable[[], bool], seconds: float = 300.0) -> None:
