@@ -11,6 +11,7 @@ import pytest
 from napari_segany import api, samples, training
 from napari_segany.core.errors import InvalidLabelsError
 from napari_segany.core.protocols import ModelInfo
+from napari_segany.gui.loss_plot import MEAN, LossPlot
 from napari_segany.training.adapt import FitReport
 from tests.fakes import DiscModel
 from tests.gui.test_find import Seen, islands, seen  # noqa: F401
@@ -179,3 +180,15 @@ def test_nothing_to_sift(open_bench: Any, warnings_shown: list[str]) -> None:
     assert "nothing to accept" in warnings_shown[-1]
     bench.key("Q")
     assert "nothing to reject" in warnings_shown[-1]
+
+
+def test_the_bold_line_is_a_running_mean(qtbot: Any) -> None:
+    plot = LossPlot()
+    qtbot.addWidget(plot)
+    for loss in (1.0, 2.0, 3.0, 6.0):
+        plot.add(loss, steps=20)
+    np.testing.assert_allclose(plot.running_mean(), [1.0, 1.5, 2.5, 4.5])
+    plot.resize(240, 72)
+    picture = plot.grab().toImage()
+    colours = {picture.pixelColor(x, y).name() for x in range(picture.width()) for y in range(picture.height())}
+    assert MEAN.name() in colours

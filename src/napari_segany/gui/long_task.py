@@ -46,7 +46,7 @@ class LongTask(QObject):
             Receives the result in the main thread, unless the work raised or was cancelled.
         """
         if self.running:
-            show_warning("This runs already; wait for it, or cancel it.")
+            show_warning(f"{title} has to wait: one at a time. Try again when the other is done, or cancelled.")
             return
         stop = self._stop = Event()
 
