@@ -212,6 +212,14 @@ def main() -> None:
     parser.add_argument("--planes", type=int, default=50)
     options = parser.parse_args()
     print("| way | clicks | keys | pixels drawn | seconds of the window | mean IoU |", "| --- " * 6 + "|", sep="\n")
+    stack, truth = cells_timelapse(np.random.default_rng(3), (options.planes, 160, 160))
+    frame = len(stack) // 2
+    lasting = [i for i in np.unique(truth[frame])[1:] if (truth == i).any(axis=(1, 2)).all()]
+    ids = np.array(lasting[: options.objects // 2])
+    print(f"{len(ids)} cells through {len(stack)} planes")
+    print(planes(stack, truth, ids, frame), flush=True)
+    # A point, S, Shift-S and C for each object, one object at a time.
+    print(Row("micro-sam's steps", len(ids) + 1, 3 * len(ids)), by_hand(truth, ids), sep="\n")
     if options.data is None:
         image, truth = segany.samples.image("nuclei", seed=1, shape=(360, 360))
     else:
@@ -224,14 +232,6 @@ def main() -> None:
     count = len(ids)
     print(Row("micro-sam's steps, one by one", count + 1, 2 * count), Row("batched", count + 1, 2), sep="\n")
     print(by_hand(truth[None], ids), flush=True)
-    stack, truth = cells_timelapse(np.random.default_rng(3), (options.planes, 160, 160))
-    frame = len(stack) // 2
-    lasting = [i for i in np.unique(truth[frame])[1:] if (truth == i).any(axis=(1, 2)).all()]
-    ids = np.array(lasting[: options.objects // 2])
-    print(f"{len(ids)} cells through {len(stack)} planes")
-    print(planes(stack, truth, ids, frame))
-    # A point, S, Shift-S and C for each object, one object at a time.
-    print(Row("micro-sam's steps", len(ids) + 1, 3 * len(ids)), by_hand(truth, ids), sep="\n")
 
 
 if __name__ == "__main__":
