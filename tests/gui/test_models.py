@@ -81,7 +81,7 @@ def test_a_downloaded_model_answers_at_once(shop: Any, tmp_path: Path) -> None:
 def test_cancel_keeps_what_has_arrived(shop: Any, server: Server, tmp_path: Path, warnings_shown: list[str]) -> None:
     bench, part = shop(), tmp_path / "cache/models/remote.pt.part"
     models, progress = bench.widget.models, bench.widget.models.progress
-    server.pause = 0.3
+    server.pause = 1.0
     models.download.click()
     bench.qtbot.waitUntil(lambda: progress.value() > 0 and "of 5 MB" in progress.format(), timeout=10_000)
     assert models.cancel.isEnabled() and not models.download.isEnabled()

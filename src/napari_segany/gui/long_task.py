@@ -48,10 +48,13 @@ class LongTask(QObject):
         if self.running:
             show_warning(f"{title} has to wait: one at a time. Try again when the other is done, or cancelled.")
             return
-        stop = self._stop = Event()
+        stop, stopped = Event(), Event()
+        self._stop = stop
 
         def report(*told: Any) -> bool:
             self.progressed.emit(told)
+            if stop.is_set():
+                stopped.set()
             return not stop.is_set()
 
         def guarded() -> Outcome:
@@ -63,7 +66,8 @@ class LongTask(QObject):
         def returned(outcome: Outcome) -> None:
             self._stop = None
             self.running_changed.emit(False)
-            if stop.is_set():
+            # Work that was done before it heard of it was not cancelled.
+            if stopped.is_set():
                 show_info(f"{title}: cancelled.")
             elif outcome.error is not None:
                 outcome.tell()

@@ -134,4 +134,4 @@ def _low_scores(scores: Mapping[Key, float]) -> list[Doubt]:
         else:
             runs.append([key])
     worst = [min(run, key=scores.__getitem__) for run in runs]
-    return [Doubt(*key, "score", f"predicted IoU {scores[key]:.2f}") for key in worst]
+    return [Doubt(*key, "score", f"has a predicted IoU of {scores[key]:.2f}") for key in worst]
