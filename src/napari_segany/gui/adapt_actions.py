@@ -65,10 +65,13 @@ class AdaptActions(QObject):
 
 def describe(name: str, provenance: Mapping[str, Any]) -> str:
     """Say what a model was taught and what came of it."""
-    said = f'"{name}" learned from {provenance["objects"]} objects in {provenance["steps"]} steps.'
+    said = f'"{name}" learned from {_count(provenance["objects"], "object")} in {_count(provenance["steps"], "step")}.'
     if provenance["before"] is not None:
-        said += (
-            f" One click on {provenance['held_out']} objects kept back: IoU {provenance['before']:.2f} before, "
-            f"{provenance['after']:.2f} now."
-        )
+        before, after = provenance["before"], provenance["after"]
+        kept_back = _count(provenance["held_out"], "object")
+        said += f" One click on {kept_back} kept back: IoU {before:.2f} before, {after:.2f} now."
     return f"{said} Note: {provenance['note']}." if provenance["note"] else said
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

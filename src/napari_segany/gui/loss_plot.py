@@ -63,7 +63,7 @@ class LossPlot(QWidget):
                 painter.drawPolyline(self._curve(values))
             painter.setPen(QPen(self.palette().text().color(), 1))
             text = f"step {len(self.losses)} of {self._steps}, loss {self.running_mean()[-1]:.3f}"
-            flags = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignTop
+            flags = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignBottom
             painter.drawText(self.rect().adjusted(MARGIN, MARGIN, -MARGIN, -MARGIN), flags, text)
         painter.end()
 
