@@ -51,6 +51,13 @@ def test_outline_beside_the_plane_is_refused() -> None:
         Drawn(lines=(Line(((50.0, 5.0), (50.0, 15.0), (55.0, 9.0)), True, True),)).arguments(SHAPE)
 
 
+def test_outline_that_crosses_itself_is_filled_on_both_sides() -> None:
+    tie = Line(((5.0, 5.0), (25.0, 45.0), (5.0, 45.0), (25.0, 5.0)), True, True)
+    mask = Drawn(lines=(tie,)).arguments(SHAPE)["mask"]
+    assert mask[15, 6] or mask[6, 25], "something is inside"
+    assert mask.sum() < 20 * 40 and not mask[30:].any()
+
+
 @pytest.mark.parametrize("kind", ["disc", "ring", "two parts", "at the edge"])
 def test_outlines_of_a_mask_fill_it_again(kind: str) -> None:
     mask = disc(SHAPE, (20, 20), 12)

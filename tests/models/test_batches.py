@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from napari_segany.core.errors import InsufficientMemoryError
-from napari_segany.models.batches import in_batches
+from napari_segany.models.batches import in_batches, in_memory
 
 
 def test_parts_cover_the_list_in_order() -> None:
@@ -43,3 +43,20 @@ def test_other_errors_are_not_swallowed() -> None:
 
     with pytest.raises(RuntimeError, match="shapes"):
         in_batches([1, 2], 2, work)
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("can't allocate memory")]
+)
+def test_an_image_that_does_not_fit_is_one_clear_sentence_and_can_be_tried_again(error: Exception) -> None:
+    errors = [error]
+
+    @in_memory
+    def encode(image: str) -> str:
+        if errors:
+            raise errors.pop()
+        return image
+
+    with pytest.raises(InsufficientMemoryError, match=r'not enough memory for this image; close .* device="cpu"'):
+        encode("cells")
+    assert encode("cells") == "cells"

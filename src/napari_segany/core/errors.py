@@ -4,6 +4,11 @@ Each also inherits the built-in exception that callers would expect.
 """
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says first, without the full stop; its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
+
+
 class SeganyError(Exception):
     """Base of every error this package raises on purpose."""
 

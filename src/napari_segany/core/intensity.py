@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,6 +88,11 @@ def estimate_range(image: np.ndarray, percentiles: tuple[float, float] = DEFAULT
     has_channels = image.ndim == 4 or (image.ndim == 3 and image.shape[-1] <= 4)
     channels = np.moveaxis(image, -1, 0) if has_channels else image[None]
     pairs = [_percentile_pair(channel, percentiles) for channel in channels]
+    if all(low == high for low, high in pairs):
+        warnings.warn(
+            "The image has no contrast: all its pixels are alike, or none is a number. Nothing can be found in it.",
+            stacklevel=2,
+        )
     return IntensityRange(tuple(low for low, _ in pairs), tuple(high for _, high in pairs))
 
 

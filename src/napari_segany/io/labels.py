@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_segany.core.errors import InvalidLabelsError, StorageError
+from napari_segany.core.errors import InvalidLabelsError, StorageError, first_line
 from napari_segany.core.paths import exists
 from napari_segany.io.label_checks import check_fit, check_frame, check_label_dtype
 from napari_segany.io.lock import OutputLock
@@ -20,6 +20,7 @@ from napari_segany.io.ngff import (
     check_output,
     create_labels,
     finish_labels,
+    frame_folder,
     is_stored,
     read_layout,
     replace_frame,
@@ -148,16 +149,24 @@ class ZarrLabels:
         StorageError
             Its data are damaged.
         """
-        return np.array(self.slice(frame, f"Frame {frame} of the labels"))
+        try:
+            return np.array(self._array[frame])
+        except IndexError:
+            raise
+        except Exception as error:
+            raise StorageError(
+                f"Frame {frame} of the labels in {self.path} is damaged ({first_line(error)}), the others are not; "
+                f"remove {frame_folder(self.path, self.name, frame)} to begin it anew."
+            ) from error
 
-    def slice(self, index: Any, what: str = "A frame of the labels") -> np.ndarray:
+    def slice(self, index: Any) -> np.ndarray:
         """Read a part of the array."""
         try:
             return np.asarray(self._array[index])
         except IndexError:
             raise
         except Exception as error:
-            raise StorageError(f"{what} in {self.path} is damaged: {error}.") from error
+            raise StorageError(f"A frame of the labels in {self.path} is damaged ({first_line(error)}).") from error
 
     def write(self, frame: int, labels: np.ndarray) -> None:
         """Replace one frame; returns when it is on disk.

@@ -84,10 +84,11 @@ def create_labels(
 
 def is_stored(path: Path, name: str, frame: int) -> bool:
     """Whether a frame of full resolution was written."""
-    return any(_frame_folder(path, name, frame).glob("*/*"))
+    return any(frame_folder(path, name, frame).glob("*/*"))
 
 
-def _frame_folder(path: Path, name: str, frame: int) -> Path:
+def frame_folder(path: Path, name: str, frame: int) -> Path:
+    """Where a frame of full resolution is stored."""
     return path / "labels" / name / "0" / "c" / str(frame)
 
 
@@ -99,9 +100,9 @@ def replace_frame(array: Any, path: Path, name: str, frame: int, labels: np.ndar
         raise
     except Exception:
         # Zarr reads what it overwrites, which fails where it is damaged; then nothing is lost by removing it.
-        shutil.rmtree(_frame_folder(path, name, frame), ignore_errors=True)
+        shutil.rmtree(frame_folder(path, name, frame), ignore_errors=True)
         array[frame] = labels
-    folder = _frame_folder(path, name, frame)
+    folder = frame_folder(path, name, frame)
     for part in (*folder.rglob("*"), folder, folder.parent):
         if part.exists():
             sync(part)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_segany.core.errors import InvalidImageError, StorageError
+from napari_segany.core.errors import InvalidImageError, StorageError, first_line
 from napari_segany.core.paths import exists
 from napari_segany.io.tiff import open_tiff
 
@@ -98,7 +98,7 @@ def _open_path(path: Path, level: int) -> Source:
     except (InvalidImageError, StorageError):
         raise
     except Exception as error:
-        raise StorageError(f"{path} cannot be read as an image: {_first_line(error)}.") from error
+        raise StorageError(f"{path} cannot be read as an image: {first_line(_cause(error))}.") from error
     raise StorageError(f"{path} is of an unknown kind; use a zarr folder, a TIFF, a PNG or a JPEG.")
 
 
@@ -113,10 +113,9 @@ def _open_picture(path: Path) -> Source:
     return Source(picture, {2: "yx", 3: "yxc"}.get(picture.ndim, "zyxc"), path=path)
 
 
-def _first_line(error: BaseException) -> str:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+def _cause(error: BaseException) -> BaseException:
+    """The error that another one stands for."""
+    return error if error.__cause__ is None else _cause(error.__cause__)
 
 
 def _open_zarr(path: Path, level: int) -> Source:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import torch
 
 from napari_segany.core.errors import InsufficientMemoryError
 
 Item = TypeVar("Item")
+Given = ParamSpec("Given")
+Answer = TypeVar("Answer")
+
+HELP = 'close other programs, use a smaller model, or load it with device="cpu".'
 
 
 def in_batches(items: Sequence[Item], size: int, work: Callable[[Sequence[Item]], None]) -> None:
@@ -38,14 +43,30 @@ def in_batches(items: Sequence[Item], size: int, work: Callable[[Sequence[Item]]
                 raise
             if len(part) == 1:
                 raise InsufficientMemoryError(
-                    "There is not enough memory for even one object at a time; close other programs, "
-                    'use a smaller model, or load it with device="cpu".'
+                    f"There is not enough memory for even one object at a time; {HELP}"
                 ) from error
             size = len(part) // 2
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             continue
         start += len(part)
+
+
+def in_memory(encode: Callable[Given, Answer]) -> Callable[Given, Answer]:
+    """Let a function that encodes an image say in one sentence that memory ran out."""
+
+    @wraps(encode)
+    def guarded(*args: Given.args, **kwargs: Given.kwargs) -> Answer:
+        try:
+            return encode(*args, **kwargs)
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, InsufficientMemoryError) or not _ran_out_of_memory(error):
+                raise
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            raise InsufficientMemoryError(f"There is not enough memory for this image; {HELP}") from error
+
+    return guarded
 
 
 def _ran_out_of_memory(error: Exception) -> bool:

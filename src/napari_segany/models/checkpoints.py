@@ -13,7 +13,7 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor, nn
 
-from napari_segany.core.errors import CheckpointError
+from napari_segany.core.errors import CheckpointError, first_line
 from napari_segany.core.paths import exists
 
 State = dict[str, Tensor]
@@ -123,11 +123,6 @@ def _read_pickle(path: Path, head: bytes) -> object:
         raise CheckpointError(
             f"{path} ({path.stat().st_size} bytes) is damaged or cut off ({first_line(error)}); download it again."
         ) from error
-
-
-def first_line(error: Exception) -> str:
-    """What an error says first, without the full stop; its kind where it says nothing."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__).rstrip(".")
 
 
 def _refusal(path: Path, message: str) -> str:

@@ -18,7 +18,7 @@ from napari_segany.core.masks import Candidates
 from napari_segany.core.prompts import Prompt
 from napari_segany.core.protocols import Multimask
 from napari_segany.core.settings import EverythingSettings, FindSettings
-from napari_segany.models.batches import in_batches
+from napari_segany.models.batches import in_batches, in_memory
 from napari_segany.models.nano import finder
 from napari_segany.models.nano.concepts import ANYTHING, CONCEPTS
 from napari_segany.models.nano.embedding import NanoEmbedding
@@ -71,6 +71,7 @@ class NanoModel:
         self.device, self.dtype = device, dtype
         self.network = network.to(device=device, dtype=dtype).eval().requires_grad_(False)
 
+    @in_memory
     @torch.inference_mode()
     def embed(self, image: np.ndarray, intensity: IntensityRange | None = None) -> NanoEmbedding:
         """Encode an (H, W[, C]) image at its own size; other zoom levels follow on demand."""

@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from napari_segany.core.durable import replacing
-from napari_segany.core.errors import CheckpointError
-from napari_segany.models.checkpoints import Layout, State, build, first_line
+from napari_segany.core.errors import CheckpointError, first_line
+from napari_segany.models.checkpoints import Layout, State, build
 from napari_segany.models.nano.network import Nano, NanoConfig
 from napari_segany.models.nano.predictor import NanoModel
 

@@ -18,7 +18,7 @@ from napari_segany.core.intensity import IntensityRange, to_rgb
 from napari_segany.core.masks import Candidates, LogitsGrid, linear_interpolation
 from napari_segany.core.prompts import MASK_LOGIT, Prompt
 from napari_segany.core.protocols import Multimask
-from napari_segany.models.batches import in_batches
+from napari_segany.models.batches import in_batches, in_memory
 from napari_segany.models.sam.network import Sam
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -75,6 +75,7 @@ class SamModel:
         self.network = network.to(device=device, dtype=dtype).eval().requires_grad_(False)
         self.input_size = network.prompt_encoder.input_size
 
+    @in_memory
     @torch.inference_mode()
     def embed(self, image: np.ndarray, intensity: IntensityRange | None = None) -> SamEmbedding:
         """Resize the long side to the input size, normalise, pad at the bottom and right, encode."""

@@ -17,7 +17,7 @@ from napari_segany.core.intensity import IntensityRange, to_rgb
 from napari_segany.core.masks import Candidates, LogitsGrid, linear_interpolation
 from napari_segany.core.prompts import Prompt
 from napari_segany.core.protocols import Multimask
-from napari_segany.models.batches import in_batches
+from napari_segany.models.batches import in_batches, in_memory
 from napari_segany.models.sam.predictor import alike
 from napari_segany.models.sam2.network import MemoryNetwork, Sam2
 from napari_segany.models.sam2.tracker import Sam2Tracker
@@ -74,6 +74,7 @@ class Sam2Model:
         """Side of the network's square input, pixels."""
         return self.network.config.input_size
 
+    @in_memory
     @torch.inference_mode()
     def embed(self, image: np.ndarray, intensity: IntensityRange | None = None) -> Sam2Embedding:
         """Stretch an (H, W[, C]) image to the square input, normalise, encode."""

@@ -17,6 +17,7 @@ from napari_segany.core.concepts import Examples
 from napari_segany.core.instances import Instances
 from napari_segany.core.intensity import IntensityRange
 from napari_segany.core.settings import FindSettings, Presence
+from napari_segany.models.batches import in_memory
 from napari_segany.models.sam2.predictor import Sam2Embedding, Sam2Model
 from napari_segany.models.sam3.network import Sam3, no_boxes
 from napari_segany.models.sam3.tokenizer import Tokenizer, load_tokenizer
@@ -86,6 +87,7 @@ class Sam3Model(Sam2Model):
         self._tokenizer: Tokenizer | None = None
         self._texts: dict[str | None, Tensor] = {}
 
+    @in_memory
     @torch.inference_mode()
     def embed(self, image: np.ndarray, intensity: IntensityRange | None = None) -> Sam3Embedding:
         """Stretch an (H, W[, C]) image to the square input, normalise, encode."""
