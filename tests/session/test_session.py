@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from napari_segany.core.errors import InvalidImageError, InvalidLabelsError, InvalidPromptError
-from napari_segany.session.session import EMBEDDINGS_KEPT, Session
+from napari_segany.session.session import CANDIDATES_KEPT, EMBEDDINGS_KEPT, Session
 from tests.fakes import DiscModel, disc
 from tests.session.conftest import ArrayFrames, ArrayLabels
 
@@ -99,6 +99,16 @@ def test_few_embeddings_are_kept(session: Session) -> None:
     before = len(session.model.embedded)
     session.embedding(5)
     assert len(session.model.embedded) == before
+
+
+def test_candidates_of_many_prompts_are_not_all_kept_and_can_be_had_again(session: Session) -> None:
+    for object_id in range(1, CANDIDATES_KEPT + 20):
+        session.prompt(object_id, object_id % 6, points=[(20, 25)])
+    assert len(session._candidates) == CANDIDATES_KEPT and len(session.prompts) == CANDIDATES_KEPT + 19
+    again = session.candidates(1, 1)
+    assert again is not None and again.best[20, 25]
+    session.accept(2, 2)
+    assert (session.labels[2] == 2).any()
 
 
 def test_another_model_keeps_prompts_and_labels(session: Session) -> None:

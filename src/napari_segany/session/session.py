@@ -29,6 +29,8 @@ Event = dict[str, Any]
 
 #: Embeddings kept for going back and forth between frames.
 EMBEDDINGS_KEPT = 4
+#: Candidate masks kept for prompts; those of earlier ones are asked for again.
+CANDIDATES_KEPT = 64
 
 
 class Session:
@@ -85,7 +87,7 @@ class Session:
         self._changed: dict[int, set[int]] = {}
         # Objects taken out while a propagation runs.
         self._removed: set[int] = set()
-        self._candidates: dict[Key, Candidates] = {}
+        self._candidates: OrderedDict[Key, Candidates] = OrderedDict()
         self._embeddings: OrderedDict[int, Embedding] = OrderedDict()
         # Frames that are being encoded: (id of the model, frame) -> what will be made.
         self._encoding: dict[tuple[int, int], Future[Embedding]] = {}
@@ -142,8 +144,14 @@ class Session:
         with self._lock:
             # Unless it was prompted differently meanwhile, or another model took over.
             if self.prompts.get(key) is prompt and model is self.model:
-                self._candidates[key] = answer
+                self._keep(key, answer)
         return answer
+
+    def _keep(self, key: Key, answer: Candidates) -> None:
+        self._candidates[key] = answer
+        self._candidates.move_to_end(key)
+        while len(self._candidates) > CANDIDATES_KEPT:
+            self._candidates.popitem(last=False)
 
     def embedding(self, frame: int) -> Embedding:
         """The embedding of a frame, made now or kept from before.
@@ -236,7 +244,7 @@ class Session:
         (answer,) = model.predict(self.embedding(frame), [merged])
         with self._lock:
             if model is self.model:
-                self._candidates[key] = answer
+                self._keep(key, answer)
             self._apply(Step("prompt", [self._set("prompts", key, merged)]))
         self.prompt_changed.emit(*key)
         return answer.best
