@@ -37,6 +37,7 @@ import zarr
 import napari_segany as segany
 from napari_segany import api
 from napari_segany.core.errors import SeganyError
+from napari_segany.core.state import TABLES
 from napari_segany.models import checkpoints, registry
 from napari_segany.models.download import download
 from napari_segany.models.nano.network import Nano, NanoConfig
@@ -47,7 +48,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.fakes import DiscModel, disc
 
 SHAPE = (10, 300, 320)
-STACK = np.zeros(SHAPE, np.uint8)
+STACK = np.random.default_rng(0).integers(0, 255, SHAPE, dtype=np.uint8)
 #: A network that is written and read in milliseconds.
 SMALL = NanoConfig(8, (8, 8, 8, 8), (1, 1, 1, 1), 8, 8, 16, 1, 1)
 CONTENT = np.random.default_rng(0).bytes(2_000_000)
@@ -172,7 +173,7 @@ def as_json(value: Any) -> Any:
 
 def replayed(notes: list[list[dict]]) -> dict[str, Any]:
     """What a session must remember, by a replay as simple as can be."""
-    state: dict[str, Any] = {"prompts": {}, "accepted": {}, "scores": {}, "parents": {}, "finished": []}
+    state: dict[str, Any] = {table: {} for table in TABLES} | {"finished": []}
     for event in (event for events in notes for event in events):
         if event["event"] == "run":
             state["finished"] = []
@@ -189,7 +190,7 @@ def replayed(notes: list[list[dict]]) -> dict[str, Any]:
 def remembered(session: api.Session) -> dict[str, Any]:
     state: dict[str, Any] = {
         table: {f"{i},{frame}": as_json(value) for (i, frame), value in getattr(session, table).items()}
-        for table in ("prompts", "accepted", "scores", "parents")
+        for table in TABLES
     }
     return {**state, "finished": sorted(session.finished)}
 

@@ -189,7 +189,7 @@ IMAGES = {
 @pytest.mark.parametrize("kind", IMAGES)
 def test_images(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = IMAGES[kind](tmp_path)
-    monkeypatch.setattr(frames_module, "_free_memory", lambda: 100_000_000)
+    monkeypatch.setattr(frames_module, "free_memory", lambda: 100_000_000)
     with pytest.raises((StorageError, InvalidImageError)) as caught:
         open_frames(path)[0]
     assert "\n" not in str(caught.value) and len(str(caught.value)) > 20

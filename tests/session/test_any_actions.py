@@ -19,9 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from napari_segany import api
 from napari_segany.core.errors import InvalidPromptError
 from napari_segany.core.intensity import IntensityRange
-from napari_segany.core.state import ImageReference, SessionState
+from napari_segany.core.state import TABLES, ImageReference, SessionState
 from napari_segany.io.session_store import replay
-from napari_segany.io.state_codec import TABLES, encode_value
+from napari_segany.io.state_codec import encode_value
 from napari_segany.session.session import Session
 from tests.fakes import RADIUS, DiscModel, disc
 from tests.session.conftest import ArrayFrames, ArrayLabels
