@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from napari_segany.gui import open_stack
 from tests.fakes import RADIUS, disc
 
 SHAPE = (40, 60)
@@ -335,3 +336,23 @@ def test_percentiles_are_shown_and_change_what_the_model_sees(open_bench: Any, m
     before = len(seen)
     bench.widget.images.low.setValue(95)
     assert len(seen) == before, "an empty range changes nothing"
+
+
+def test_answers_that_are_settled_are_let_go_and_come_back_with_their_plane(
+    open_bench: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(open_stack, "SETTLED_KEPT", 2)
+    bench = open_bench(noise(6, *SHAPE))
+    bench.press("points")
+    for frame in range(6):
+        bench.viewer.dims.set_current_step(0, frame)
+        bench.settle()
+        bench.click(frame, 20, 30)
+        bench.press("accept")
+        bench.settle()
+    stack = bench.controller.here()[0]
+    assert (1, 0) not in stack.answers and (6, 5) in stack.answers and len(stack.answers) <= 4
+    bench.viewer.dims.set_current_step(0, 0)
+    bench.settle()
+    assert stack.answers[1, 0] is not None and not stack.is_open((1, 0))
+    assert len(session(bench).prompts) == 6 and (bench.output == np.arange(1, 7)[:, None, None]).any(axis=(1, 2)).all()

@@ -20,6 +20,9 @@ from napari_segany.gui.jobs import Jobs
 #: Objects that count as the last ones.
 LATELY = 10
 
+#: Answers kept that nobody waits for.
+SETTLED_KEPT = 64
+
 
 class OpenStack:
     """Sends what is drawn to a session, in another thread, and keeps the answers.
@@ -159,11 +162,22 @@ class OpenStack:
             # An answer to an earlier request comes too late.
             if self._requests.get(key) == number:
                 self.answers[key] = answer
+                self._forget_settled(key[1])
                 self.chosen.pop(key, None)
                 self.painted.pop(key, None)
                 self.answered()
 
         self.jobs.submit(ask, then, self._busy(key[1]))
+
+    def _forget_settled(self, frame: int) -> None:
+        """Let go of the oldest answers on other frames whose masks are in the labels; there they are had again."""
+        settled = [
+            key
+            for key, known in self.answers.items()
+            if key[1] != frame and known is not None and not self.is_open(key)
+        ]
+        for key in settled[:-SETTLED_KEPT]:
+            del self.answers[key]
 
     def _busy(self, frame: int) -> str:
         return "" if self.session.is_embedded(frame) else f"Encoding plane {frame}…"
