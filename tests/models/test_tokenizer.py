@@ -82,3 +82,6 @@ def test_the_vocabulary_lies_beside_the_checkpoint(tmp_path: Path, tokenizer: To
     (tmp_path / VOCABULARY_FILES[0]).write_bytes(b"no archive")
     with pytest.raises(CheckpointError, match="not CLIP's vocabulary"):
         load_tokenizer(tmp_path, 32)
+    (tmp_path / VOCABULARY_FILES[0]).write_bytes(gzip.compress(b"a b\n" * 5_000_000))
+    with pytest.raises(CheckpointError, match="it is too long"):
+        load_tokenizer(tmp_path, 32)

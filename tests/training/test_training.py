@@ -208,3 +208,43 @@ def test_the_course_is_a_log_events_and_a_picture_and_goes_on(tmp_path: Path) ->
     assert [line["step"] for line in lines] == [25, 50]
     assert not np.array_equal(first, imread(tmp_path / "curves.png"))
     assert len(list((tmp_path / "events").glob("events*"))) == 2
+
+
+def test_checkpoints_of_a_training_that_are_damaged_or_newer_say_so(tmp_path: Path) -> None:
+    from napari_segany.core.errors import CheckpointError
+    from napari_segany.training.run import TrainingConfig, read_checkpoint, train
+
+    whole = {"model": {}, "average": {}, "optimiser": {}, "step": 3, "elapsed": 1.0}
+    last = tmp_path / "last.pt"
+    torch.save(whole, last)
+    assert read_checkpoint(last)["step"] == 3, "the first ones said nothing of their version"
+    for content, words in (
+        ({**whole, "version": 99}, "newer version"),
+        ({"model": {}}, "no checkpoint of a training"),
+        ([1], "no checkpoint of a training"),
+    ):
+        torch.save(content, last)
+        with pytest.raises(CheckpointError, match=words):
+            read_checkpoint(last)
+    last.write_bytes(b"PK\x03\x04 cut off")
+    with pytest.raises(CheckpointError, match="is damaged or no checkpoint of a training; remove it to begin anew"):
+        train(None, tmp_path, TrainingConfig(minutes=0.0))
+    assert last.exists(), "nothing is thrown away"
+
+
+def test_weights_are_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from napari_segany.models.nano.network import Nano, NanoConfig
+    from napari_segany.models.nano.weights import save_weights
+
+    small = Nano(NanoConfig(8, (8, 8, 8, 8), (1, 1, 1, 1), 8, 8, 16, 1, 1))
+    save_weights(small, tmp_path / "n.safetensors")
+    before = (tmp_path / "n.safetensors").read_bytes()
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_weights(small, tmp_path / "n.safetensors")
+    assert (tmp_path / "n.safetensors").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["n.safetensors"]

@@ -17,6 +17,8 @@ VOCABULARY_URL = "https://github.com/openai/CLIP/raw/main/clip/bpe_simple_vocab_
 MERGES = 49408 - 2 * 256 - 2
 WORDS = r"<start_of_text>|<end_of_text>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 END_OF_WORD = "</w>"
+#: Bytes of a vocabulary at most, three times those of CLIP's.
+LARGEST = 10_000_000
 
 
 def _byte_letters() -> list[str]:
@@ -106,7 +108,10 @@ def load_tokenizer(folder: Path, length: int) -> Tokenizer:
             f"Words need CLIP's vocabulary: get {VOCABULARY_URL} and save it in {folder}; boxes work without it."
         )
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            raw = file.read(LARGEST)
+            if file.read(1):
+                raise ValueError("it is too long")
         # The first line says what the file is.
         lines = raw.decode().strip().split("\n")[1 : MERGES + 1]
         merges = [(first, second) for first, second in (line.split() for line in lines)]
