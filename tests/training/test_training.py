@@ -248,3 +248,25 @@ def test_weights_are_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.Mo
         save_weights(small, tmp_path / "n.safetensors")
     assert (tmp_path / "n.safetensors").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["n.safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("index", "words"),
+    [
+        (None, "does not list annotated images"),
+        ("[" * 99_999, "does not list annotated images"),
+        ("5", "does not list annotated images"),
+        ([{"labels": "a.png"}], "does not list annotated images"),
+        ([{"labels": 1, "image": 2, "axes": "YX", "modality": "x"}], "are text"),
+        ([{"labels": "a.png", "image": "../b.png", "axes": "YX", "modality": "x"}], "not trusted"),
+        ([{"labels": "a.png", "image": "/etc/passwd", "axes": "YX", "modality": "x"}], "not trusted"),
+        ([{"labels": "a.png", "image": "a.png", "axes": "YX", "modality": "x"}], "cannot be read as an image"),
+    ],
+)
+def test_folders_that_are_damaged_or_lead_outside_are_refused(index: object, words: str, tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_text("no picture")
+    if index is not None:
+        (tmp_path / "index.json").write_text(index if isinstance(index, str) else json.dumps(index))
+    with pytest.raises(StorageError, match=words) as caught:
+        read_folder(tmp_path)
+    assert "\n" not in str(caught.value)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+from napari_segany.core.errors import StorageError, first_line
 
 
 def read_stacks(folder: Path) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
     """Read the annotated stacks of a folder by modality, (N, H, W) twice; isotropic ones along each axis."""
-    from skimage.io import imread
-
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for item in json.loads((folder / "index.json").read_text()):
-        if "labels" not in item or item["axes"] not in ("TYX", "ZYX"):
+    for item in _items(folder):
+        if item["axes"] not in ("TYX", "ZYX"):
             continue
-        image, labels = imread(folder / item["image"]), imread(folder / item["labels"])
+        image, labels = _read(folder, item["image"]), _read(folder, item["labels"])
         for axis in (0, 1, 2) if item["axes"] == "ZYX" else (0,):
             pair = np.moveaxis(image, axis, 0), np.moveaxis(labels, axis, 0)
             found.setdefault(item["modality"], []).append(pair)
@@ -35,14 +36,15 @@ def read_folder(folder: Path) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
     -------
     dict of modality -> list of (image, labels)
         2D images (H, W[, C]) with labels (H, W).
-    """
-    from skimage.io import imread
 
+    Raises
+    ------
+    StorageError
+        The index or an image is missing, damaged, or outside of the folder.
+    """
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for item in json.loads((folder / "index.json").read_text()):
-        if "labels" not in item:
-            continue
-        image, labels = imread(folder / item["image"]), imread(folder / item["labels"])
+    for item in _items(folder):
+        image, labels = _read(folder, item["image"]), _read(folder, item["labels"])
         pairs = found.setdefault(item["modality"], [])
         if item["axes"] in ("YX", "YXC"):
             pairs.append((image, labels))
@@ -54,3 +56,29 @@ def read_folder(folder: Path) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
                 if cut.any():
                     pairs.append((image.take(plane, axis), cut))
     return found
+
+
+def _items(folder: Path) -> list[dict[str, str]]:
+    """Those of the index that have labels."""
+    index = folder / "index.json"
+    try:
+        listed = [item for item in json.loads(index.read_text()) if "labels" in item]
+        known = all(isinstance(item[key], str) for item in listed for key in ("axes", "image", "labels", "modality"))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise StorageError(f"{index} does not list annotated images ({first_line(error)}).") from error
+    if not known:
+        raise StorageError(f"{index} does not list annotated images: axes, image, labels and modality are text.")
+    return listed
+
+
+def _read(folder: Path, name: str) -> Any:
+    from skimage.io import imread
+
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise StorageError(f"The index of {folder} names an image outside of it and is not trusted: {name}.")
+    try:
+        return imread(path)
+    except Exception as error:
+        # Each format has errors of its own.
+        raise StorageError(f"{path} cannot be read as an image: {first_line(error)}.") from error
