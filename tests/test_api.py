@@ -167,6 +167,17 @@ def test_a_damaged_state_file_is_named_and_labels_stay_readable(model, stack, tm
             "integers",
         ),
         (lambda m: segany.Session(np.zeros((2, 9, 9)), model=m, labels="/proc/no/out.zarr"), StorageError, "/proc"),
+        (lambda m: segany.everything(np.zeros((9, 9)), m, text="cell"), InvalidPromptError, "pass detector="),
+        (
+            lambda m: segany.everything(m.embed(np.zeros((9, 9))), m, detector=m),
+            InvalidPromptError,
+            "needs the image itself",
+        ),
+        (
+            lambda m: segany.everything(np.zeros((9, 9)), m, detector=m, text="quark"),
+            InvalidPromptError,
+            "it knows: nucleus",
+        ),
         (lambda m: segany.Session.open("/nowhere/at/all.zarr"), StorageError, "no session"),
     ],
 )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_segany.core.concepts import checked_text
-from napari_segany.core.errors import InvalidImageError, StorageError
+from napari_segany.core.errors import InvalidImageError, InvalidPromptError, StorageError
 from napari_segany.core.instances import Instances
 from napari_segany.core.intensity import IntensityRange, check_image, check_pixels
 from napari_segany.core.masks import Candidates
@@ -27,6 +27,7 @@ from napari_segany.core.settings import EverythingSettings, FindSettings
 from napari_segany.core.state import TABLES, SessionState
 from napari_segany.session.concept_session import ConceptSession
 from napari_segany.session.everything import everything as _everything
+from napari_segany.session.everything import proposals as _proposals
 from napari_segany.session.finding import find as _find
 from napari_segany.session.volume_session import VolumeSession as _VolumeSession
 
@@ -225,6 +226,8 @@ def everything(
     settings: EverythingSettings | None = None,
     intensity: IntensityRange | None = None,
     progress: Callable[[int, int], None] | None = None,
+    detector: ModelLike | None = None,
+    text: str | None = None,
 ) -> Instances:
     """Segment every object of an image.
 
@@ -235,13 +238,29 @@ def everything(
         Given, they ask for a grid of clicks; else the model's own way is taken.
     progress : callable, optional
         Called with (prompts answered, prompts in all).
+    detector : model, name or path, optional
+        Its boxes are prompted instead of a grid, which is many times faster: "nano", or SAM 3 with a phrase.
+    text : str, optional
+        What the detector looks for.
 
     Raises
     ------
     InvalidImageError
+    InvalidPromptError
+        The detector needs a phrase, does not know this one, or was given an embedding instead of the image.
+    UnsupportedError
+        The detector only answers prompts.
     """
     network = _resolve_model(model)
     image, _ = _checked(image)
+    if text is not None and detector is None:
+        raise InvalidPromptError("Only a detector looks for words: pass detector=..., or use find.")
+    if detector is not None:
+        if isinstance(image, Embedding):
+            raise InvalidPromptError("A detector needs the image itself, not its embedding.")
+        proposer = _resolve_model(detector)
+        boxes = _proposals(proposer, proposer.embed(image, intensity), text)
+        return _everything(network, network.embed(image, intensity), settings, progress, boxes)
     return _everything(network, _resolve_embedding(image, network, intensity), settings, progress)
 
 

@@ -1,10 +1,13 @@
 """All objects of an image, from a grid of clicks or from proposed boxes."""
 
 import numpy as np
+import pytest
 
+from napari_segany.core.errors import InvalidPromptError, UnsupportedError
+from napari_segany.core.instances import Instances
 from napari_segany.core.masks import Candidates, mask_iou
 from napari_segany.core.settings import EverythingSettings
-from napari_segany.session.everything import everything, grid_points
+from napari_segany.session.everything import everything, grid_points, proposals
 from tests.fakes import DiscModel, disc
 
 SHAPE = (60, 80)
@@ -67,3 +70,46 @@ def test_proposals_replace_the_grid_unless_settings_ask_for_it() -> None:
     found = everything(model, embedding, progress=lambda part, whole: done.append((part, whole)))
     assert done == [(2, 2)] and found.boxes.tolist() == [[2, 2, 10, 12], [30, 30, 50, 44]]
     assert len(everything(model, embedding, EverythingSettings(points_per_side=4))) > 2
+
+
+class Naming(Proposing):
+    """Also finds one object by its name, and a poorer one on the same pixels."""
+
+    words = ("blob",)
+
+    def describe(self, text, examples):
+        if text not in self.words:
+            raise InvalidPromptError(f"{self.name} knows: blob.")
+        return text
+
+    def find(self, embedding, described, settings):
+        patch = np.ones((6, 8), dtype=bool)
+        return Instances.from_patches(SHAPE, [((5, 5, 11, 13), patch), ((5, 6, 11, 14), patch)], [0.9, 0.6])
+
+
+def test_the_boxes_of_a_detector_replace_the_grid_of_another_model() -> None:
+    model, detector = DiscModel(), Naming("detector")
+    seen = detector.embed(np.zeros(SHAPE))
+    boxes = proposals(detector, seen, None)
+    assert boxes.tolist() == [[2, 2, 10, 12], [30, 30, 50, 44]]
+    found = everything(model, model.embed(np.zeros(SHAPE)), boxes=boxes)
+    assert found.boxes.tolist() == boxes.tolist()
+    assert proposals(detector, seen, " blob ").tolist() == [[5, 5, 11, 13]]
+    unsure = EverythingSettings(score_threshold=0.95)
+    assert len(everything(model, model.embed(np.zeros(SHAPE)), unsure, boxes=boxes)) == 0
+    assert len(everything(model, model.embed(np.zeros(SHAPE)), boxes=np.zeros((0, 4)))) == 0
+
+
+def test_detectors_that_cannot_propose_say_so() -> None:
+    embedding = DiscModel().embed(np.zeros(SHAPE))
+    with pytest.raises(UnsupportedError, match="disc does not find concepts"):
+        proposals(DiscModel(), embedding, None)
+    with pytest.raises(InvalidPromptError, match="knows: blob"):
+        proposals(Naming(), embedding, "cell")
+
+    class NeedsWords(DiscModel):
+        words = ()
+        describe, find = Naming.describe, Naming.find
+
+    with pytest.raises(InvalidPromptError, match="say which"):
+        proposals(NeedsWords(), embedding, None)

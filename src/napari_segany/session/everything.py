@@ -7,14 +7,19 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from napari_segany.core.concepts import checked_text
+from napari_segany.core.errors import InvalidPromptError
 from napari_segany.core.instances import Found, Instances, best_of_overlapping, non_maximum_suppression
 from napari_segany.core.masks import bounding_box, remove_small_parts
 from napari_segany.core.prompts import Prompt
 from napari_segany.core.protocols import Embedding, ImageModel
-from napari_segany.core.settings import EverythingSettings
+from napari_segany.core.settings import EverythingSettings, FindSettings
+from napari_segany.session.finding import concept_model, tidied
 
 #: Prompts answered in one call; the memory of a call is bounded by it.
 BATCH = 64
+#: A box says where its object is, so its mask need not prove itself as that of a click that may have hit anything.
+BOX_SETTINGS = EverythingSettings(score_threshold=0.5, stability_threshold=0.0)
 
 
 @runtime_checkable
@@ -34,11 +39,31 @@ def grid_points(shape: tuple[int, int], points_per_side: int) -> np.ndarray:
     return np.stack(np.meshgrid(ys, xs, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
+def proposals(detector: ImageModel, embedding: Embedding, text: str | None) -> np.ndarray:
+    """Boxes (N, 4) of the objects that a model sees, or of those that a phrase names.
+
+    Raises
+    ------
+    InvalidPromptError
+        It needs a phrase, or does not know this one.
+    UnsupportedError
+        It only answers prompts.
+    """
+    if text is None and isinstance(detector, ProposesBoxes):
+        return detector.propose_boxes(embedding)
+    network = concept_model(detector)
+    if text is None:
+        raise InvalidPromptError(f'{detector.name} proposes objects of a concept; say which, such as text="cell".')
+    found = network.find(embedding, network.describe(checked_text(text), []), FindSettings())
+    return tidied(found, FindSettings()).boxes.astype(np.float64)
+
+
 def everything(
     model: ImageModel,
     embedding: Embedding,
     settings: EverythingSettings | None = None,
     progress: Callable[[int, int], None] | None = None,
+    boxes: np.ndarray | None = None,
 ) -> Instances:
     """Segment every object of an image.
 
@@ -55,8 +80,14 @@ def everything(
         boxes is asked for them, and others get a grid with SAM's numbers.
     progress : callable, optional
         Called with (prompts answered, prompts in all).
+    boxes : (N, 4), optional
+        Where objects are, as another model sees it; they take the place of the
+        grid (MobileSAMv2, Zhang et al. 2023).
     """
-    if settings is None and isinstance(model, ProposesBoxes):
+    if boxes is not None:
+        settings = settings or BOX_SETTINGS
+        prompts = [Prompt(box=box) for box in boxes]
+    elif settings is None and isinstance(model, ProposesBoxes):
         settings = model.everything_settings
         prompts = [Prompt(box=box) for box in model.propose_boxes(embedding)]
     else:
