@@ -16,6 +16,9 @@ from napari_segany.core.errors import InvalidPromptError, SeganyError
 from napari_segany.core.instances import Instances
 from napari_segany.core.settings import EverythingSettings, FindSettings, TrackSettings
 
+#: Said when nothing of what was looked for is there.
+NOTHING = "Nothing was found; lower the threshold, or draw a box around an example."
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -151,13 +154,23 @@ def everything(
     points_per_side: Annotated[
         int | None, typer.Option(min=1, max=512, help="use a grid of this many clicks a side")
     ] = None,
+    detector: Annotated[
+        str | None, typer.Option(help="model whose boxes are prompted instead of a grid, such as nano")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="what the detector looks for")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Segment every object of an image."""
     plane, intensity = _image(image)
     settings = None if points_per_side is None else EverythingSettings(points_per_side=points_per_side)
     found = api.everything(
-        plane, api.load_model(model, device), settings, intensity, progress=_progress("prompts answered:")
+        plane,
+        api.load_model(model, device),
+        settings,
+        intensity,
+        _progress("prompts answered:"),
+        None if detector is None else api.load_model(detector, device),
+        text,
     )
     _report_objects(found, output, as_json)
 
@@ -188,7 +201,7 @@ def find(
         progress=_progress("tiles done:"),
     )
     if not len(found):
-        _say("Nothing was found; lower the threshold, or draw a box around an example.")
+        _say(NOTHING)
     _report_objects(found, output, as_json)
 
 
@@ -198,6 +211,7 @@ def track(
     output: Annotated[Path, typer.Option("--output", "-o", help="folder for the OME-Zarr labels, ending in .zarr")],
     text: Annotated[list[str] | None, typer.Option(help="what to follow; repeatable")] = None,
     exemplar: Annotated[list[str] | None, typer.Option(help="box around an example, y0,x0,y1,x1; repeatable")] = None,
+    negative: Annotated[list[str] | None, typer.Option(help="box around something else; repeatable")] = None,
     frame: Annotated[int, typer.Option(help="frame of the examples")] = 0,
     threshold: Annotated[float, typer.Option(help="objects with a lower score are left out")] = 0.5,
     divisions: Annotated[bool, typer.Option("--divisions", help="tell mothers and daughters; for time-lapses")] = False,
@@ -214,19 +228,19 @@ def track(
     """
     network = api.load_model(model, device)
     settings = TrackSettings(find=FindSettings(threshold=threshold), divisions=divisions)
-    shown = [_numbers(box, (4,), "box") for box in exemplar or []]
+    shown, others = ([_numbers(box, (4,), "box") for box in boxes or []] for boxes in (exemplar, negative))
     session: Any
     if api.has_volumes(image, axes, _index(at)):
         session = api.VolumeSession(image, network, output, axes, _index(at))
         run, length, what = (
-            lambda: session.track(text, shown, at=(0, frame), settings=settings),
+            lambda: session.track(text, shown, others, at=(0, frame), settings=settings),
             session.times,
             "times done:",
         )
     else:
         session = api.Session(image, axis=_axis(axis), model=network, labels=output, axes=axes, index=_index(at))
         run, length, what = (
-            lambda: session.track(text, shown, frame=frame, settings=settings),
+            lambda: session.track(text, shown, others, frame=frame, settings=settings),
             len(session.frames),
             "frames done:",
         )
@@ -239,6 +253,8 @@ def track(
     finally:
         session.close()
     tracks = session.tracks
+    if not tracks:
+        _say(NOTHING)
     result: dict[str, Any] = {"objects": len(tracks), "output": str(output)}
     if as_json:
         result["tracks"] = [

@@ -9,6 +9,7 @@ import pytest
 from qtpy.QtCore import QItemSelectionModel
 
 from napari_segany import api
+from napari_segany.core.errors import InvalidPromptError
 from napari_segany.core.instances import Instances
 from tests.session.test_finding import Islands
 
@@ -118,6 +119,39 @@ def test_nothing_found_says_so(open_bench: Any, seen: Seen, warnings_shown: list
     bench = open_bench(np.zeros((40, 60), dtype=np.uint8))
     find(bench)
     assert any("Nothing was found" in sentence for sentence in warnings_shown)
+
+
+def test_what_lies_below_the_threshold_is_told(open_bench: Any, seen: Seen, warnings_shown: list[str]) -> None:
+    bench = open_bench(np.where(islands() == 60, np.uint8(60), np.uint8(0)))
+    find(bench)
+    assert any("scores 0.24: lower the threshold" in sentence for sentence in warnings_shown)
+    assert bench.widget.concepts.table.rowCount() == 0
+
+
+def test_words_and_boxes_that_cannot_be_used_are_told(
+    open_bench: Any, seen: Seen, warnings_shown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def describe(text: str, examples: Any) -> str:
+        raise InvalidPromptError(f'islands does not know "{text}", it knows: island.')
+
+    bench = open_bench(islands())
+    bench.widget.concepts.example.click()
+    beside = np.array([(50.0, 70.0), (50.0, 80.0), (60.0, 80.0), (60.0, 70.0)])
+    bench.viewer.layers["Examples"].add(beside, shape_type="rectangle")
+    find(bench)
+    assert any("covers no pixel of the image" in sentence for sentence in warnings_shown)
+    assert bench.widget.concepts.table.rowCount() == 2
+    monkeypatch.setattr(seen, "describe", describe)
+    find(bench, "giraffe")
+    assert any('does not know "giraffe"' in sentence for sentence in warnings_shown)
+
+
+def test_tracking_that_finds_nothing_says_so(open_bench: Any, seen: Seen, warnings_shown: list[str]) -> None:
+    bench = open_bench(np.zeros((3, 40, 60), dtype=np.uint8))
+    bench.widget.concepts.text.setEditText("island")
+    bench.widget.concepts.track.click()
+    bench.settle()
+    assert any("Nothing was found in these planes" in sentence for sentence in warnings_shown)
 
 
 def test_models_without_concepts_say_so(open_bench: Any, warnings_shown: list[str]) -> None:

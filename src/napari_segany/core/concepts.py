@@ -9,6 +9,9 @@ import numpy as np
 
 from napari_segany.core.errors import InvalidPromptError
 
+#: Letters of a phrase that a message repeats.
+NAMED = 40
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -42,3 +45,9 @@ def checked_text(text: str | None) -> str | None:
     if not text.strip():
         raise InvalidPromptError('The concept is empty; type what to look for, such as "nucleus", or draw examples.')
     return text.strip()
+
+
+def shortened(text: str) -> str:
+    """A phrase on one line, its beginning where it is long, to be named in a message."""
+    line = " ".join(text.split())
+    return line if len(line) <= NAMED else f"{line[:NAMED]}…"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.utils.notifications import show_info, show_warning
 
+from napari_segany.core.errors import InvalidPromptError
 from napari_segany.core.instances import Instances
 from napari_segany.core.settings import FindSettings, TrackSettings
 from napari_segany.gui.found import FoundLayers, Kind
@@ -18,6 +20,8 @@ from napari_segany.gui.stack_view import StackView
 if TYPE_CHECKING:
     from napari_segany.gui.controller import Controller
 
+#: Said when a stack holds nothing of what was looked for.
+NOTHING = "Nothing was found in these planes; lower the threshold, or draw a box around an example."
 #: Objects down to this score are fetched, so that the threshold can be moved without asking again.
 LOWEST_SCORE = 0.05
 
@@ -105,6 +109,8 @@ class FindActions:
         self.result, self.current = Result(stack, view, frame, objects), 0
         if not len(objects):
             show_info("Nothing was found here; try another word, or draw a box around an example.")
+        elif not len(self.chosen()):
+            show_info(f"The best of what was found scores {objects.scores.max():.2f}: lower the threshold to see it.")
         self.show()
 
     def choose_threshold(self, threshold: float) -> None:
@@ -185,7 +191,12 @@ class FindActions:
         settings = TrackSettings(find=FindSettings(threshold=self.threshold), divisions=divisions)
 
         def begin(stack: OpenStack) -> None:
-            visits = partial(stack.session.track, text.strip() or None, shown, others, frame, start, stop, settings)
+            def visits() -> Iterator[tuple[int, Any]]:
+                known = len(stack.session.tracks)
+                yield from stack.session.track(text.strip() or None, shown, others, frame, start, stop, settings)
+                if len(stack.session.tracks) == known:
+                    raise InvalidPromptError(NOTHING)
+
             controller.jobs.submit(lambda: None, lambda _: controller.propagation.start(visits, stop - start))
 
         controller.with_stack(begin)

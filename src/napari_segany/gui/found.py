@@ -9,6 +9,7 @@ import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer, Shapes
 from napari.utils.colormaps import DirectLabelColormap, label_colormap
+from napari.utils.notifications import show_warning
 
 from napari_segany.gui.geometry import alignment
 from napari_segany.gui.plane_layers import PlaneLayers
@@ -64,6 +65,8 @@ class FoundLayers(PlaneLayers):
                 low, high = np.maximum(low, 0), np.minimum(high, view.stack_shape[1:])
                 if (high > low).all():
                     found.append([*low, *high])
+                else:
+                    show_warning("A box that covers no pixel of the image is no example and is not used.")
         return np.array(found).reshape(-1, 4)
 
     def show(self, view: StackView, frame: int, labels: np.ndarray) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_segany.core.concepts import shortened
 from napari_segany.core.errors import InvalidPromptError
 
 #: Words that mean any object at all.
@@ -97,7 +98,7 @@ def concept_of(text: str, model: str) -> int | None:
     if word not in CONCEPTS:
         known = ", ".join([*CONCEPTS, *ANYTHING])
         raise InvalidPromptError(
-            f'{model} does not know "{text}", it knows: {known}; draw boxes around examples instead, or load SAM 3 '
-            "for any word."
+            f'{model} does not know "{shortened(text)}", it knows: {known}; '
+            "draw boxes around examples instead, or load SAM 3 for any word."
         )
     return CONCEPTS.index(word)

@@ -8,6 +8,7 @@ from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
+from napari_segany.core.concepts import shortened
 from napari_segany.core.errors import CheckpointError, InvalidPromptError
 
 #: Names under which the merges lie beside a checkpoint: OpenAI's file, and that of transformers.
@@ -63,7 +64,7 @@ class Tokenizer:
         ids = [self.ids[piece] for word in self.words.findall(_cleaned(text)) for piece in self._split(word)]
         if len(ids) + 2 > self.length:
             raise InvalidPromptError(
-                f'The concept "{text[:40]}..." is {len(ids)} tokens long; at most {self.length - 2} fit, so say it '
+                f'The concept "{shortened(text)}" is {len(ids)} tokens long; at most {self.length - 2} fit, so say it '
                 "in fewer words."
             )
         return [self.start, *ids, self.end]
