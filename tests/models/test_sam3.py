@@ -205,6 +205,18 @@ def test_detections_equal_transformers(
     assert found.boxes.std(dim=0).min() > 0.01
 
 
+@torch.inference_mode()
+def test_half_precision_sees_what_single_precision_sees(ours: Sam3Model, video: torch.Tensor) -> None:
+    """On CPUs the two take different ways."""
+    half = Sam3(NUMBERS).bfloat16()
+    half.load_state_dict(ours.network.state_dict())
+    for ours_level, rounded in zip(
+        ours.network.encode(video[:1])[2], half.encode(video[:1].bfloat16())[2], strict=True
+    ):
+        assert rounded.dtype == torch.bfloat16
+        assert float((ours_level - rounded).abs().mean()) < 0.03 * float(ours_level.abs().mean())
+
+
 def test_roi_align_equals_its_definition() -> None:
     torch.manual_seed(1)
     features = torch.randn(1, 5, 9, 11)
