@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ def main() -> None:
     )
     print(f"SAM: grid {times['grid']:.1f} s, boxes {times['boxes']:.1f} s, ratio {times['grid'] / times['boxes']:.1f}")
     own = {
-        "grid": lambda: everything(nano, seen, EverythingSettings(points_per_side=args.points)),
+        "grid": lambda: everything(nano, seen, replace(nano.everything_settings, points_per_side=args.points)),
         "boxes": lambda: everything(nano, seen),
     }
     times = fastest(own, args.rounds)
