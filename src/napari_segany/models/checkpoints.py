@@ -79,6 +79,13 @@ def read_state(path: Path) -> State:
     return _checked(_unwrap(_read_pickle(path, head), path), path)
 
 
+def write_state(network: nn.Module, path: Path) -> None:
+    """Write the weights of a network as safetensors, under its own names."""
+    from safetensors.torch import save_file
+
+    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, path)
+
+
 def _read_folder(folder: Path) -> State:
     index = folder / "model.safetensors.index.json"
     if not index.exists():

@@ -17,6 +17,7 @@ from napari_segany.core.intensity import DEFAULT_PERCENTILES, estimate_range
 from napari_segany.core.masks import bounding_box
 from napari_segany.core.prompts import MASK_LOGIT, Prompt
 from napari_segany.core.protocols import ImageModel
+from napari_segany.models.checkpoints import write_state
 from napari_segany.models.nano.network import WINDOW
 from napari_segany.models.nano.predictor import NanoModel
 from napari_segany.models.nano.weights import save_weights
@@ -158,9 +159,7 @@ class SamLesson:
 
     def write(self, model: Taught, path: Path) -> None:
         """In the published layout."""
-        from safetensors.torch import save_file
-
-        save_file({key: value.contiguous() for key, value in model.network.state_dict().items()}, path)
+        write_state(model.network, path)
 
 
 def _as_logits(mask: np.ndarray) -> np.ndarray:
