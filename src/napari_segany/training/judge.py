@@ -22,7 +22,7 @@ from napari_segany.core.intensity import DEFAULT_PERCENTILES, estimate_range
 from napari_segany.core.masks import Candidates, mask_iou
 from napari_segany.core.prompts import Prompt
 from napari_segany.models.device import resolve_dtype
-from napari_segany.models.nano.judge import Judge, figures
+from napari_segany.models.nano.judge import EPSILON, Judge, figures
 from napari_segany.models.nano.network import MASKS, Nano
 from napari_segany.models.nano.predictor import NanoModel
 from napari_segany.models.nano.weights import load_nano, save_weights
@@ -49,7 +49,6 @@ def collect(
     data: Path | None, network: Nano, images: int, seed: int, progress: Callable[[str], None] | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Figures (N, MASKS, D) of answers to clicks, the decoder's scores (N, MASKS), and the true IoU (N, MASKS)."""
-    network.judge = Judge(MASKS)
     # In the precision, and so with the errors, of use.
     device = torch.device("cpu")
     model = NanoModel(copy.deepcopy(network), "nano", device, resolve_dtype("auto", device))
@@ -67,7 +66,7 @@ def collect(
         for i, looks in model.looks(embedding, prompts)[1].items():
             for view, (logits, probable) in looks.items():
                 candidates = Candidates(logits, probable, view.grid(embedding.image_shape))
-                scores.append(torch.from_numpy(probable).logit(1e-4))
+                scores.append(torch.from_numpy(probable).logit(EPSILON))
                 shown.append(figures(torch.from_numpy(logits)[None], scores[-1][None], view.level)[0])
                 ious.append(torch.tensor([mask_iou(candidates.mask(k), truths[i]) for k in range(MASKS)]))
         if progress is not None and number % 25 == 0:
@@ -92,6 +91,7 @@ def train_judge(
     from scipy.stats import spearmanr
 
     seen, scores, ious = collect(data, model, images, seed, progress)
+    model.judge = Judge(MASKS)
     judge = model.judge.train().requires_grad_(True)
     learned = len(seen) * 9 // 10
     optimiser = torch.optim.AdamW(judge.parameters(), lr=LEARNING_RATE, weight_decay=0.01)

@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+#: Predicted IoUs as near to 0 or 1 as this are as good as those.
+EPSILON = 1e-4
 #: Size, in cells at stride 4, at which nano likes to see an object.
 USUAL_SIZE = 18.0
 
@@ -49,11 +51,11 @@ class Judge(nn.Module):
         -------
         (P, K) logits of the predicted IoU
         """
-        return self.correct(figures(logits, scores, level).to(scores.dtype), scores)
+        return self.correct(figures(logits, scores, level), scores)
 
     def correct(self, shown: Tensor, scores: Tensor) -> Tensor:
         """From `figures` (P, K, D) and the scores they were made from; see `forward`."""
-        return scores + self.mlp(shown)[..., 0]
+        return scores + self.mlp(shown.to(next(self.mlp.parameters()).dtype))[..., 0].float()
 
 
 def figures(logits: Tensor, scores: Tensor, level: int) -> Tensor:

@@ -23,6 +23,7 @@ from napari_segany.models.nano import finder
 from napari_segany.models.nano.concepts import ANYTHING, CONCEPTS
 from napari_segany.models.nano.embedding import NanoEmbedding
 from napari_segany.models.nano.finder import Described
+from napari_segany.models.nano.judge import EPSILON
 from napari_segany.models.nano.network import Nano
 from napari_segany.models.nano.prompt_maps import render
 from napari_segany.models.nano.proposals import basins
@@ -92,9 +93,17 @@ class NanoModel:
         """
         chosen, looks = self.looks(embedding, prompts)
         return [
-            _candidates(embedding.image_shape, prompt, view, looks[i][view], multimask)
+            _candidates(embedding.image_shape, prompt, view, self._judged(prompt, view, looks[i][view]), multimask)
             for i, (prompt, view) in enumerate(zip(prompts, chosen, strict=True))
         ]
+
+    def _judged(self, prompt: Prompt, view: View, answer: Answer) -> Answer:
+        """An answer with the scores that the judge gives it, if it is one to a click."""
+        if not prompt.is_ambiguous:
+            return answer
+        logits, scores = (torch.from_numpy(part)[None] for part in answer)
+        judged = self.network.judge(logits.to(self.device), scores.logit(EPSILON).to(self.device), view.level)
+        return answer[0], judged[0].sigmoid().cpu().numpy()
 
     @torch.inference_mode()
     def looks(
@@ -209,9 +218,6 @@ class NanoModel:
             fine, coarse, maps = self._windows(embedding, part, prompts)
             memory = None if memories is None else torch.stack([memories[i] for i, _ in part])
             logits, scores = self.network.decoder(fine, coarse, maps, memory)
-            clicks = [row for row, (i, _) in enumerate(part) if prompts[i].is_ambiguous and memory is None]
-            if clicks:
-                scores[clicks] = self.network.judge(logits[clicks], scores[clicks], part[0][1].level)
             logits, scores = logits.float().cpu().numpy(), scores.float().sigmoid().cpu().numpy()
             for (i, view), *answer in zip(part, logits, scores, strict=True):
                 looks[i][view] = (answer[0], answer[1])
