@@ -21,6 +21,7 @@ from napari_segany.api import (
     import_model,
     list_models,
     load_model,
+    precompute,
     segment,
     segment_boxes,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "import_model",
     "list_models",
     "load_model",
+    "precompute",
     "samples",
     "segment",
     "segment_boxes",

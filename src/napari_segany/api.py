@@ -351,6 +351,66 @@ def open_stack(
     return open_frames(stack, axis=axis, axes=axes, index=index)
 
 
+def precompute(
+    stack: Any,
+    embeddings: str | Path,
+    model: ModelLike | None = None,
+    axis: int | str = 0,
+    axes: str | None = None,
+    index: Mapping[str, int] | None = None,
+    limit: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> int:
+    """Encode every plane of a stack ahead of the work on it.
+
+    What is there already is passed over, so a run that was stopped or killed
+    goes on where it was.
+
+    Parameters
+    ----------
+    stack, axis, axes, index
+        See `Session`.
+    embeddings : folder
+        See `Session`.
+    model : model, name or path, optional
+        nano by default.
+    limit : int, optional
+        Bytes to keep in the folder, 50 GB by default.
+    progress : callable, optional
+        Called with (planes done, planes in all).
+
+    Returns
+    -------
+    int
+        Planes that were encoded now.
+
+    Raises
+    ------
+    InvalidImageError
+    StorageError
+        The planes do not fit into `limit`, or the folder cannot be written.
+    """
+    from napari_segany.io.embeddings import LIMIT, EmbeddingStore
+    from napari_segany.io.frames import Frames
+
+    network = _resolve_model(model)
+    frames = stack if isinstance(stack, Frames) else open_stack(stack, axis, axes, index)
+    store = EmbeddingStore(embeddings, LIMIT if limit is None else limit)
+    made = 0
+    for frame in range(len(frames)):
+        before = store.used
+        made += store.precompute(network, frames[frame], frames.intensity)
+        needed = (store.used - before) * len(frames)
+        if needed > store.limit:
+            raise StorageError(
+                f"The embeddings of {len(frames)} planes take {needed / 1e9:.2g} GB and the limit of {store.folder} "
+                f"is {store.limit / 1e9:.2g} GB; raise it, or take fewer planes."
+            )
+        if progress is not None:
+            progress(frame + 1, len(frames))
+    return made
+
+
 def write_labels(labels: np.ndarray, path: str | Path) -> Path:
     """Write an (H, W) label image as OME-Zarr (``.zarr``), TIFF or PNG.
 
@@ -415,6 +475,8 @@ class Session(ConceptSession):
         Names of the array's axes, such as "tzyx", when they are not in the file.
     index : dict of axis name -> int, optional
         Position on every further axis, for arrays of more than three dimensions.
+    embeddings : folder, optional
+        Where embeddings are kept, so that no plane is encoded twice; see `precompute`.
 
     Raises
     ------
@@ -434,7 +496,9 @@ class Session(ConceptSession):
         labels: Any = None,
         axes: str | None = None,
         index: Mapping[str, int] | None = None,
+        embeddings: str | Path | None = None,
     ) -> None:
+        from napari_segany.io.embeddings import EmbeddingStore
         from napari_segany.io.frames import Frames
         from napari_segany.io.labels import ZarrLabels
         from napari_segany.io.session_store import Recorder, save_state, set_aside_damaged
@@ -448,7 +512,8 @@ class Session(ConceptSession):
             if isinstance(labels, str | Path):
                 set_aside_damaged(Path(labels))
                 self._recorder = Recorder(Path(labels))
-            super().__init__(frames, network, store, self._recorder)
+            cache = None if embeddings is None else EmbeddingStore(embeddings)
+            super().__init__(frames, network, store, self._recorder, cache)
             if self._recorder is not None and not (Path(labels) / "segany" / "session.json").exists():
                 # From now on a killed session can be opened again.
                 save_state(Path(labels), self.state())
@@ -537,7 +602,13 @@ class Session(ConceptSession):
         return len(set(write_tracks(tracked, Path(output)).object_ids.tolist()))
 
     @classmethod
-    def open(cls, path: str | Path, stack: Any = None, model: ModelLike | None = None) -> Session:
+    def open(
+        cls,
+        path: str | Path,
+        stack: Any = None,
+        model: ModelLike | None = None,
+        embeddings: str | Path | None = None,
+    ) -> Session:
         """Open a saved session, or one whose program was killed.
 
         Parameters
@@ -547,6 +618,8 @@ class Session(ConceptSession):
             Needed when the session was made from an array in memory, or the image has moved.
         model : model, name or path, optional
             The one used last by default.
+        embeddings : folder, optional
+            See `Session`.
 
         Raises
         ------
@@ -568,7 +641,7 @@ class Session(ConceptSession):
                 f"The session was made on a stack of shape {image.shape}, this one has {frames.shape}."
             )
         frames.intensity = image.intensity
-        session = cls(frames, model=state.model if model is None else model, labels=path)
+        session = cls(frames, model=state.model if model is None else model, labels=path, embeddings=embeddings)
         for table in TABLES:
             getattr(session, table).update(getattr(state, table))
         session.finished.update(state.finished)

@@ -41,6 +41,9 @@ Point = Annotated[
 Box = Annotated[str | None, typer.Option("--box", "-b", help="y0,x0,y1,x1 around the object, half-open")]
 Axis = Annotated[str, typer.Option(help='axis to propagate along: "z", "t", or its number')]
 Axes = Annotated[str | None, typer.Option(help='names of the axes, such as "tzyx", if the file does not tell')]
+Embeddings = Annotated[
+    Path | None, typer.Option(help="folder that keeps embeddings, so that no plane is encoded twice; see precompute")
+]
 Index = Annotated[list[str] | None, typer.Option("--at", help='position on a further axis, such as "t=3"')]
 
 
@@ -218,6 +221,7 @@ def track(
     axis: Axis = "0",
     axes: Axes = None,
     at: Index = None,
+    embeddings: Embeddings = None,
     model: Model = "nano",
     device: Device = "auto",
     as_json: AsJson = False,
@@ -238,7 +242,7 @@ def track(
             "times done:",
         )
     else:
-        session = api.Session(image, axis=_axis(axis), model=network, labels=output, axes=axes, index=_index(at))
+        session = api.Session(image, _axis(axis), network, output, axes, _index(at), embeddings)
         run, length, what = (
             lambda: session.track(text, shown, others, frame=frame, settings=settings),
             len(session.frames),
@@ -292,6 +296,7 @@ def propagate(
     direction: Annotated[str, typer.Option(help='"both", "forward" or "backward"')] = "both",
     resume: Annotated[bool, typer.Option("--resume", help="go on where an earlier run stopped")] = False,
     motion: Annotated[bool, typer.Option("--motion", help="expect steady movement; for time-lapses")] = False,
+    embeddings: Embeddings = None,
     model: Model = "nano",
     device: Device = "auto",
     as_json: AsJson = False,
@@ -299,9 +304,9 @@ def propagate(
     """Segment one object on a frame and carry it through the stack."""
     network = api.load_model(model, device)
     if resume:
-        session = api.Session.open(output, model=network)
+        session = api.Session.open(output, model=network, embeddings=embeddings)
     else:
-        session = api.Session(image, axis=_axis(axis), model=network, labels=output, axes=axes, index=_index(at))
+        session = api.Session(image, _axis(axis), network, output, axes, _index(at), embeddings)
     session.settings = replace(session.settings, motion=motion)
     try:
         if not resume:
@@ -319,6 +324,30 @@ def propagate(
         {"object": object_id, "first": track.first, "last": track.last, "frames": frames, "output": str(output)},
         as_json,
     )
+
+
+@app.command()
+def precompute(
+    image: Image,
+    embeddings: Annotated[Path, typer.Option("--output", "-o", help="folder to keep the embeddings in")],
+    limit: Annotated[float, typer.Option(help="gigabytes to keep; beyond, what was not used for longest goes")] = 50.0,
+    axis: Axis = "0",
+    axes: Axes = None,
+    at: Index = None,
+    model: Model = "nano",
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Encode every plane of a stack ahead of the work on it; started again, it goes on where it was stopped."""
+    frames = api.open_stack(image, _axis(axis), axes, _index(at))
+    made = api.precompute(
+        frames,
+        embeddings,
+        api.load_model(model, device),
+        limit=int(1e9 * limit),
+        progress=_progress("planes done:"),
+    )
+    _report({"planes": len(frames), "encoded": made, "output": str(embeddings)}, as_json)
 
 
 @models_app.command("list")

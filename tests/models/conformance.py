@@ -5,7 +5,7 @@ import pytest
 
 from napari_segany.core.errors import InvalidImageError, UnsupportedError
 from napari_segany.core.prompts import make_prompt
-from napari_segany.core.protocols import Embedding, ImageModel
+from napari_segany.core.protocols import Embedding, ImageModel, StorableModel
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -102,6 +102,17 @@ class ImageModelConformance:
 
         with pytest.raises(UnsupportedError, match="embed the image again"):
             model.predict(Foreign(), [make_prompt((90, 130), points=[(40, 60)])])
+
+    def test_stored_embeddings_answer_alike(self, model: ImageModel, embedding: Embedding) -> None:
+        assert isinstance(model, StorableModel) and len(model.fingerprint) == 16
+        arrays = model.pack(embedding)
+        assert all(array.dtype == np.float16 for array in arrays.values())
+        again = model.unpack(arrays, picture(90, 130))
+        assert again.image_shape == (90, 130) and again.model_name == model.name
+        prompts = [make_prompt((90, 130), points=[(40, 60)]), make_prompt((90, 130), box=(20, 30, 60, 100))]
+        for a, b in zip(model.predict(embedding, prompts), model.predict(again, prompts), strict=True):
+            np.testing.assert_allclose(a.logits, b.logits, atol=1e-2 * np.abs(a.logits).max())
+            np.testing.assert_allclose(a.scores, b.scores, atol=1e-2)
 
     def test_the_image_is_not_changed(self, model: ImageModel) -> None:
         image = picture(40, 50)

@@ -105,6 +105,34 @@ class ImageModel(Protocol):
         ...
 
 
+@runtime_checkable
+class StorableModel(Protocol):
+    """An `ImageModel` whose embeddings can be kept as arrays."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs between models that make different embeddings, whatever their names."""
+        ...
+
+    def pack(self, embedding: Any) -> dict[str, np.ndarray]:
+        """Arrays of float16 that make up an embedding."""
+        ...
+
+    def unpack(
+        self, arrays: Mapping[str, np.ndarray], image: np.ndarray, intensity: IntensityRange | None = None
+    ) -> Embedding:
+        """Undo `pack`, for the image (H, W[, C]) that was embedded."""
+        ...
+
+
+class EmbeddingCache(Protocol):
+    """A place where embeddings are kept."""
+
+    def embed(self, model: ImageModel, image: np.ndarray, intensity: IntensityRange | None = None) -> Embedding:
+        """The embedding of an image, kept from before or made and kept now."""
+        ...
+
+
 class Tracker(Protocol):
     """What a model remembers of objects on one stack, and how it finds them on the next frame."""
 

@@ -14,7 +14,15 @@ from psygnal import Signal
 from napari_segany.core.errors import InvalidImageError, InvalidLabelsError, InvalidPromptError
 from napari_segany.core.masks import Candidates
 from napari_segany.core.prompts import PointsLike, Prompt, make_prompt
-from napari_segany.core.protocols import Embedding, FrameSource, ImageModel, LabelStore, StackModel, Tracker
+from napari_segany.core.protocols import (
+    Embedding,
+    EmbeddingCache,
+    FrameSource,
+    ImageModel,
+    LabelStore,
+    StackModel,
+    Tracker,
+)
 from napari_segany.core.settings import PropagationSettings
 from napari_segany.core.state import TABLES, Key
 from napari_segany.session.carried import Carried
@@ -49,6 +57,8 @@ class Session:
         ``{"event": "run"}`` when a propagation begins anew and
         ``{"event": "frame", "frame"}`` when it has written a frame. Labels are
         written before.
+    embeddings : EmbeddingCache, optional
+        Where embeddings are kept for the next time.
 
     Raises
     ------
@@ -67,6 +77,7 @@ class Session:
         model: ImageModel,
         labels: LabelStore,
         record: Callable[[list[Event]], None] | None = None,
+        embeddings: EmbeddingCache | None = None,
     ) -> None:
         if tuple(labels.shape) != tuple(frames.shape[:3]):
             raise InvalidLabelsError(
@@ -74,6 +85,7 @@ class Session:
                 "they must be the same."
             )
         self.frames, self.model, self.store = frames, model, labels
+        self.embeddings = embeddings
         self.settings = PropagationSettings()
         self.prompts: dict[Key, Prompt] = {}
         self.accepted: dict[Key, bool] = {}
@@ -170,7 +182,11 @@ class Session:
         if not mine:
             return promise.result()
         try:
-            made = model.embed(self.frames[frame], self.frames.intensity)
+            image, intensity = self.frames[frame], self.frames.intensity
+            if self.embeddings is None:
+                made = model.embed(image, intensity)
+            else:
+                made = self.embeddings.embed(model, image, intensity)
             promise.set_result(made)
         except BaseException as error:
             promise.set_exception(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from napari_segany.core.settings import EverythingSettings, FindSettings
 from napari_segany.models.batches import in_batches, in_memory
 from napari_segany.models.nano import finder
 from napari_segany.models.nano.concepts import ANYTHING, CONCEPTS
-from napari_segany.models.nano.embedding import NanoEmbedding
+from napari_segany.models.nano.embedding import Features, NanoEmbedding
 from napari_segany.models.nano.finder import Described
 from napari_segany.models.nano.judge import EPSILON
 from napari_segany.models.nano.network import Nano
@@ -30,6 +31,7 @@ from napari_segany.models.nano.proposals import basins
 from napari_segany.models.nano.tracker import NanoTracker
 from napari_segany.models.nano.views import Answer, View, search_views, view_of, vote
 from napari_segany.models.nano.windows import to_windows
+from napari_segany.models.packing import fingerprint, from_half, to_half
 
 #: Images up to this side are magnified to look for objects in them.
 MAGNIFY_UP_TO = 1024
@@ -76,10 +78,33 @@ class NanoModel:
     @torch.inference_mode()
     def embed(self, image: np.ndarray, intensity: IntensityRange | None = None) -> NanoEmbedding:
         """Encode an (H, W[, C]) image at its own size; other zoom levels follow on demand."""
+        embedding = self._unencoded(image, intensity)
+        embedding.encode_level(self.network.encoder, 0)
+        return embedding
+
+    def _unencoded(self, image: np.ndarray, intensity: IntensityRange | None) -> NanoEmbedding:
         rgb = torch.from_numpy(to_rgb(image, intensity)).permute(2, 0, 1)[None]
         scaled = (rgb / 127.5 - 1.0).to(device=self.device, dtype=self.dtype)
-        embedding = NanoEmbedding(tuple(image.shape[:2]), self.name, scaled)
-        embedding.encode_level(self.network.encoder, 0)
+        return NanoEmbedding((image.shape[0], image.shape[1]), self.name, scaled)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See `StorableModel.fingerprint`."""
+        return fingerprint(self.network)
+
+    def pack(self, embedding: NanoEmbedding) -> dict[str, np.ndarray]:
+        """See `StorableModel.pack`; other zoom levels than the image's own are encoded anew."""
+        features = embedding.encode_level(self.network.encoder, 0)
+        return {name: to_half(getattr(features, name)) for name in ("fine", "coarse", "dense")}
+
+    def unpack(
+        self, arrays: Mapping[str, np.ndarray], image: np.ndarray, intensity: IntensityRange | None = None
+    ) -> NanoEmbedding:
+        """See `StorableModel.unpack`."""
+        embedding = self._unencoded(image, intensity)
+        embedding.levels[0] = Features(
+            *(from_half(arrays[name], self.device, self.dtype) for name in ("fine", "coarse", "dense"))
+        )
         return embedding
 
     @torch.inference_mode()

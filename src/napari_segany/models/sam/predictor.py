@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from napari_segany.core.masks import Candidates, LogitsGrid, linear_interpolatio
 from napari_segany.core.prompts import MASK_LOGIT, Prompt
 from napari_segany.core.protocols import Multimask
 from napari_segany.models.batches import in_batches, in_memory
+from napari_segany.models.packing import fingerprint, from_half, to_half
 from napari_segany.models.sam.network import Sam
 
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -81,14 +82,35 @@ class SamModel:
         """Resize the long side to the input size, normalise, pad at the bottom and right, encode."""
         rgb = torch.from_numpy(to_rgb(image, intensity)).to(self.device).permute(2, 0, 1)[None]
         height, width = rgb.shape[2:]
-        scale = self.input_size / max(height, width)
-        resized = int(height * scale + 0.5), int(width * scale + 0.5)
+        resized = self._resized(height, width)
         if resized != (height, width):
             rgb = F.interpolate(rgb, size=resized, mode="bilinear", align_corners=False, antialias=True)
         mean, std = (torch.tensor(v, device=self.device).view(3, 1, 1) for v in (PIXEL_MEAN, PIXEL_STD))
         padded = F.pad((rgb - mean) / std, (0, self.input_size - resized[1], 0, self.input_size - resized[0]))
         features = self.network.image_encoder(padded.to(self.dtype)).flatten(2).transpose(1, 2)
         return SamEmbedding((height, width), self.name, resized, features.contiguous())
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        """Size of an image inside the network's input."""
+        scale = self.input_size / max(height, width)
+        return int(height * scale + 0.5), int(width * scale + 0.5)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See `StorableModel.fingerprint`."""
+        return fingerprint(self.network)
+
+    def pack(self, embedding: SamEmbedding) -> dict[str, np.ndarray]:
+        """See `StorableModel.pack`."""
+        return {"features": to_half(embedding.features)}
+
+    def unpack(
+        self, arrays: Mapping[str, np.ndarray], image: np.ndarray, intensity: IntensityRange | None = None
+    ) -> SamEmbedding:
+        """See `StorableModel.unpack`."""
+        height, width = image.shape[:2]
+        features = from_half(arrays["features"], self.device, self.dtype)
+        return SamEmbedding((height, width), self.name, self._resized(height, width), features)
 
     @torch.inference_mode()
     def predict(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from napari_segany.core.masks import Candidates, LogitsGrid, linear_interpolatio
 from napari_segany.core.prompts import Prompt
 from napari_segany.core.protocols import Multimask
 from napari_segany.models.batches import in_batches, in_memory
+from napari_segany.models.packing import fingerprint, from_half, to_half
 from napari_segany.models.sam.predictor import alike
 from napari_segany.models.sam2.network import MemoryNetwork, Sam2
 from napari_segany.models.sam2.tracker import Sam2Tracker
@@ -81,6 +82,25 @@ class Sam2Model:
         assert isinstance(self.network, Sam2)
         features, skips = self.network.encode(self.pixels(image, intensity))
         return Sam2Embedding((image.shape[0], image.shape[1]), self.name, features, skips)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """See `StorableModel.fingerprint`."""
+        return fingerprint(self.network)
+
+    def pack(self, embedding: Sam2Embedding) -> dict[str, np.ndarray]:
+        """See `StorableModel.pack`."""
+        first, second = embedding.skips
+        return {"features": to_half(embedding.features), "skip0": to_half(first), "skip1": to_half(second)}
+
+    def unpack(
+        self, arrays: Mapping[str, np.ndarray], image: np.ndarray, intensity: IntensityRange | None = None
+    ) -> Sam2Embedding:
+        """See `StorableModel.unpack`."""
+        features, first, second = (
+            from_half(arrays[name], self.device, self.dtype) for name in ("features", "skip0", "skip1")
+        )
+        return Sam2Embedding((image.shape[0], image.shape[1]), self.name, features, (first, second))
 
     def pixels(self, image: np.ndarray, intensity: IntensityRange | None) -> Tensor:
         """Stretch an (H, W[, C]) image to the square input and normalise it, (1, 3, S, S)."""

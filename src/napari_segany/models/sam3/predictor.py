@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -18,6 +18,7 @@ from napari_segany.core.instances import Instances
 from napari_segany.core.intensity import IntensityRange
 from napari_segany.core.settings import FindSettings, Presence
 from napari_segany.models.batches import in_memory
+from napari_segany.models.packing import from_half, to_half
 from napari_segany.models.sam2.predictor import Sam2Embedding, Sam2Model
 from napari_segany.models.sam3.network import Sam3, no_boxes
 from napari_segany.models.sam3.tokenizer import Tokenizer, load_tokenizer
@@ -93,6 +94,19 @@ class Sam3Model(Sam2Model):
         """Stretch an (H, W[, C]) image to the square input, normalise, encode."""
         features, skips, levels = self.network.encode(self.pixels(image, intensity))
         return Sam3Embedding((image.shape[0], image.shape[1]), self.name, features, skips, levels)
+
+    def pack(self, embedding: Sam2Embedding) -> dict[str, np.ndarray]:
+        """See `StorableModel.pack`."""
+        assert isinstance(embedding, Sam3Embedding)
+        return super().pack(embedding) | {f"level{i}": to_half(level) for i, level in enumerate(embedding.levels)}
+
+    def unpack(
+        self, arrays: Mapping[str, np.ndarray], image: np.ndarray, intensity: IntensityRange | None = None
+    ) -> Sam3Embedding:
+        """See `StorableModel.unpack`."""
+        levels = [from_half(arrays[f"level{i}"], self.device, self.dtype) for i in range(3)]
+        shared = super().unpack(arrays, image)
+        return Sam3Embedding(shared.image_shape, self.name, shared.features, shared.skips, levels)
 
     @torch.inference_mode()
     def describe(self, text: str | None, examples: Sequence[Examples]) -> Described:
