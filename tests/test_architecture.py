@@ -18,10 +18,11 @@ ALLOWED = {
     "training": {"core", "io", "models"},
     "samples": {"training"},
     "api": {"core", "io", "models", "session", "training"},
+    "labelling": {"core", "io", "session", "api"},
     "demo": {"core", "api", "samples"},
-    "cli": {"core", "api", "demo"},
+    "cli": {"core", "api", "labelling", "demo"},
     "gui": {"core", "session", "api", "samples"},
-    "__init__": {"api", "core", "samples", "training"},
+    "__init__": {"api", "core", "labelling", "samples", "training"},
 }
 #: Heavy package -> rooms that may import it.
 HEAVY = {

@@ -31,6 +31,7 @@ from napari_segany.core.intensity import IntensityRange
 from napari_segany.core.masks import Candidates
 from napari_segany.core.protocols import ModelInfo
 from napari_segany.core.settings import EverythingSettings, FindSettings, PropagationSettings, TrackSettings
+from napari_segany.labelling import label
 
 __version__ = "0.1.0"
 
@@ -52,6 +53,7 @@ __all__ = [
     "export_tracks",
     "find",
     "import_model",
+    "label",
     "list_models",
     "load_model",
     "precompute",

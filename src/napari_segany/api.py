@@ -26,9 +26,10 @@ from napari_segany.core.protocols import Embedding, ImageModel, LabelStore, Mode
 from napari_segany.core.settings import EverythingSettings, FindSettings
 from napari_segany.core.state import TABLES, SessionState
 from napari_segany.session.concept_session import ConceptSession
+from napari_segany.session.everything import EverythingSearch
 from napari_segany.session.everything import everything as _everything
-from napari_segany.session.everything import proposals as _proposals
 from napari_segany.session.finding import find as _find
+from napari_segany.session.tiling import search
 from napari_segany.session.volume_session import VolumeSession as _VolumeSession
 
 if TYPE_CHECKING:
@@ -123,7 +124,8 @@ def _default_model() -> ImageModel:
     return load_model(DEFAULT_MODEL)
 
 
-def _resolve_model(model: ModelLike | None) -> ImageModel:
+def resolve_model(model: ModelLike | None) -> ImageModel:
+    """A model from what callers may give for one."""
     if model is None:
         return _default_model()
     return load_model(model) if isinstance(model, str | Path) else model
@@ -146,7 +148,7 @@ def embed(image: np.ndarray, model: ModelLike | None = None, intensity: Intensit
     intensity : IntensityRange, optional
         What becomes black and white; percentiles of the image by default.
     """
-    return _resolve_model(model).embed(np.asarray(image), intensity)
+    return resolve_model(model).embed(np.asarray(image), intensity)
 
 
 def segment(
@@ -181,7 +183,7 @@ def segment(
     ------
     InvalidImageError, InvalidPromptError
     """
-    network = _resolve_model(model)
+    network = resolve_model(model)
     image, shape = _checked(image)
     prompt = make_prompt(shape, points, labels, box, mask)
     return network.predict(_resolve_embedding(image, network, intensity), [prompt], multimask)[0]
@@ -210,7 +212,7 @@ def segment_boxes(
     ------
     InvalidImageError, InvalidPromptError
     """
-    network = _resolve_model(model)
+    network = resolve_model(model)
     image, shape = _checked(image)
     prompts = [Prompt(box=box) for box in check_boxes(shape, boxes)] if len(boxes) else []
     embedding = _resolve_embedding(image, network, intensity)
@@ -231,13 +233,17 @@ def everything(
 ) -> Instances:
     """Segment every object of an image.
 
+    Images longer than ``settings.tile`` are segmented in overlapping tiles, one
+    at a time, and objects are put together across their seams.
+
     Parameters
     ----------
     image : (H, W[, C]) array or Embedding
+        An array may lie on disk; only a tile of it is read at a time.
     settings : EverythingSettings, optional
         Given, they ask for a grid of clicks; else the model's own way is taken.
     progress : callable, optional
-        Called with (prompts answered, prompts in all).
+        Called with (prompts answered, prompts in all), or (tiles done, tiles in all).
     detector : model, name or path, optional
         Its boxes are prompted instead of a grid, which is many times faster: "nano", or SAM 3 with a phrase.
     text : str, optional
@@ -251,16 +257,18 @@ def everything(
     UnsupportedError
         The detector only answers prompts.
     """
-    network = _resolve_model(model)
-    image, _ = _checked(image)
+    network = resolve_model(model)
     if text is not None and detector is None:
         raise InvalidPromptError("Only a detector looks for words: pass detector=..., or use find.")
-    if detector is not None:
-        if isinstance(image, Embedding):
-            raise InvalidPromptError("A detector needs the image itself, not its embedding.")
-        proposer = _resolve_model(detector)
-        boxes = _proposals(proposer, proposer.embed(image, intensity), text)
-        return _everything(network, network.embed(image, intensity), settings, progress, boxes)
+    if detector is not None and isinstance(image, Embedding):
+        raise InvalidPromptError("A detector needs the image itself, not its embedding.")
+    what = EverythingSearch(settings, None if detector is None else resolve_model(detector), text)
+    if not isinstance(image, Embedding):
+        pixels = check_pixels(image)
+        if max(pixels.shape[:2]) > what.sides(network)[0]:
+            return search(network, pixels, what, intensity, progress)
+        if what.detector is not None:
+            return what.begin(network, pixels, intensity, progress)(np.asarray(pixels))
     return _everything(network, _resolve_embedding(image, network, intensity), settings, progress)
 
 
@@ -307,7 +315,7 @@ def find(
     UnsupportedError
         The model does not find concepts.
     """
-    network = _resolve_model(model)
+    network = resolve_model(model)
     if not isinstance(image, Embedding):
         image = check_pixels(image)
     shape = image.image_shape if isinstance(image, Embedding) else (image.shape[0], image.shape[1])
@@ -343,12 +351,15 @@ def train_nano(
 
 
 def open_stack(
-    stack: Any, axis: int | str = 0, axes: str | None = None, index: Mapping[str, int] | None = None
+    stack: Any, axis: int | str = 0, axes: str | None = None, index: Mapping[str, int] | None = None, level: int = 0
 ) -> Frames:
-    """Open an array or path as planes, without reading it; see `Session` for the arguments."""
+    """Open an array or path as planes, without reading it; see `Session` for the arguments.
+
+    Level 0 is the full resolution of a multiscale image.
+    """
     from napari_segany.io.frames import open_frames
 
-    return open_frames(stack, axis=axis, axes=axes, index=index)
+    return open_frames(stack, axis=axis, axes=axes, index=index, level=level)
 
 
 def precompute(
@@ -393,7 +404,7 @@ def precompute(
     from napari_segany.io.embeddings import LIMIT, EmbeddingStore
     from napari_segany.io.frames import Frames
 
-    network = _resolve_model(model)
+    network = resolve_model(model)
     frames = stack if isinstance(stack, Frames) else open_stack(stack, axis, axes, index)
     store = EmbeddingStore(embeddings, LIMIT if limit is None else limit)
     made = 0
@@ -411,8 +422,8 @@ def precompute(
     return made
 
 
-def write_labels(labels: np.ndarray, path: str | Path) -> Path:
-    """Write an (H, W) label image as OME-Zarr (``.zarr``), TIFF or PNG.
+def write_labels(labels: np.ndarray | Instances, path: str | Path) -> Path:
+    """Write an (H, W) label image, or that of found objects, as OME-Zarr (``.zarr``), TIFF or PNG.
 
     Raises
     ------
@@ -503,7 +514,7 @@ class Session(ConceptSession):
         from napari_segany.io.labels import ZarrLabels
         from napari_segany.io.session_store import Recorder, save_state, set_aside_damaged
 
-        network = _resolve_model(model)
+        network = resolve_model(model)
         frames = stack if isinstance(stack, Frames) else open_stack(stack, axis, axes, index)
         store = _open_labels(labels, frames)
         self._stack = frames
@@ -709,7 +720,7 @@ class VolumeSession(_VolumeSession):
 
         self._source, planes, shape, self._scale = open_volumes(stack, axes, index)
         store = MemoryVolumes(shape) if labels is None else VolumeLabels(Path(labels), shape, self._scale)
-        super().__init__(planes, shape[0], _resolve_model(model), store)
+        super().__init__(planes, shape[0], resolve_model(model), store)
 
     def export_tracks(self, output: str | Path) -> int:
         """Write labels, divisions and scores for tracking programs; see `napari_segany.export_tracks`."""

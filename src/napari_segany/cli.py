@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from napari_segany import api
+from napari_segany import api, labelling
 from napari_segany import demo as _demo
-from napari_segany.core.errors import InvalidPromptError, SeganyError
+from napari_segany.core.errors import InvalidPromptError, SeganyError, StorageError
 from napari_segany.core.instances import Instances
 from napari_segany.core.settings import EverythingSettings, FindSettings, TrackSettings
 
@@ -44,6 +44,10 @@ Axes = Annotated[str | None, typer.Option(help='names of the axes, such as "tzyx
 Embeddings = Annotated[
     Path | None, typer.Option(help="folder that keeps embeddings, so that no plane is encoded twice; see precompute")
 ]
+Level = Annotated[str, typer.Option(help='resolution to work at, 0 is full; "auto" chooses by the size of objects')]
+Resume = Annotated[bool, typer.Option("--resume", help="pass over planes that an earlier run has finished")]
+Scheduler = Annotated[str | None, typer.Option(help='Dask scheduler whose workers do the work, "tcp://host:8786"')]
+Resource = Annotated[list[str] | None, typer.Option(help="what a worker must offer, such as GPU=1")]
 Index = Annotated[list[str] | None, typer.Option("--at", help='position on a further axis, such as "t=3"')]
 
 
@@ -84,6 +88,17 @@ def _index(positions: list[str] | None) -> dict[str, int]:
     return index
 
 
+def _resources(asked: list[str] | None) -> dict[str, float] | None:
+    found = {}
+    for text in asked or []:
+        name, _, amount = text.partition("=")
+        try:
+            found[name.strip()] = float(amount or 1)
+        except ValueError as error:
+            raise InvalidPromptError(f'"{text}" is no resource; write for example GPU=1.') from error
+    return found or None
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
@@ -107,11 +122,19 @@ def _report(result: dict[str, Any], as_json: bool) -> None:
 def _report_objects(found: Instances, output: Path | None, as_json: bool) -> None:
     result: dict[str, Any] = {"objects": len(found)}
     if output is not None:
-        result["output"] = str(api.write_labels(found.labels, output))
+        result["output"] = str(api.write_labels(found, output))
     if as_json:
         result["boxes"] = found.boxes.tolist()
         result["scores"] = [round(float(score), 4) for score in found.scores]
     _report(result, as_json)
+
+
+def _stack(path: Path, axis: str, axes: str | None, at: list[str] | None) -> Any:
+    """Open a stack, and say what about its chunks makes work on it slow or wrong."""
+    frames = api.open_stack(path, _axis(axis), axes, _index(at))
+    for remark in frames.remarks():
+        _say(remark)
+    return frames
 
 
 def _image(path: Path) -> Any:
@@ -161,17 +184,30 @@ def everything(
         str | None, typer.Option(help="model whose boxes are prompted instead of a grid, such as nano")
     ] = None,
     text: Annotated[str | None, typer.Option(help="what the detector looks for")] = None,
+    axis: Axis = "0",
+    axes: Axes = None,
+    at: Index = None,
+    level: Level = "0",
+    resume: Resume = False,
+    scheduler: Scheduler = None,
+    resource: Resource = None,
     as_json: AsJson = False,
 ) -> None:
-    """Segment every object of an image."""
-    plane, intensity = _image(image)
+    """Segment every object of an image, or of every plane of a stack."""
     settings = None if points_per_side is None else EverythingSettings(points_per_side=points_per_side)
+    frames = _stack(image, axis, axes, at)
+    if len(frames) > 1 or level != "0" or scheduler is not None:
+        if detector is not None:
+            raise InvalidPromptError("A detector helps with single planes at full resolution; leave --detector out.")
+        where = {"axis": _axis(axis), "axes": axes, "index": _index(at)}
+        _label(image, output, where, model, device, level, resume, scheduler, resource, as_json, settings=settings)
+        return
     found = api.everything(
-        plane,
+        frames.plane(0),
         api.load_model(model, device),
         settings,
-        intensity,
-        _progress("prompts answered:"),
+        frames.intensity,
+        _progress("done:"),
         None if detector is None else api.load_model(detector, device),
         text,
     )
@@ -184,28 +220,84 @@ def find(
     text: Annotated[str | None, typer.Option(help='what to look for, such as "nucleus"')] = None,
     exemplar: Annotated[list[str] | None, typer.Option(help="box around an example, y0,x0,y1,x1; repeatable")] = None,
     negative: Annotated[list[str] | None, typer.Option(help="box around something else; repeatable")] = None,
+    frame: Annotated[int, typer.Option(help="plane of the examples")] = 0,
     threshold: Annotated[float, typer.Option(help="objects with a lower score are left out")] = 0.5,
     output: Output = None,
     model: Model = "nano",
     device: Device = "auto",
+    axis: Axis = "0",
+    axes: Axes = None,
+    at: Index = None,
+    level: Level = "0",
+    resume: Resume = False,
+    scheduler: Scheduler = None,
+    resource: Resource = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find every object of a concept in an image."""
-    plane, intensity = _image(image)
+    """Find every object of a concept in an image, or on every plane of a stack."""
     shown, others = ([_numbers(box, (4,), "box") for box in boxes or []] for boxes in (exemplar, negative))
+    settings = FindSettings(threshold=threshold)
+    frames = _stack(image, axis, axes, at)
+    if len(frames) > 1 or level != "0" or scheduler is not None:
+        where = {"axis": _axis(axis), "axes": axes, "index": _index(at)}
+        what = {"text": text, "exemplars": shown, "negatives": others, "frame": frame, "settings": settings}
+        _label(image, output, where, model, device, level, resume, scheduler, resource, as_json, **what)
+        return
     found = api.find(
-        plane,
+        frames.plane(0),
         text,
         shown,
         others,
-        threshold,
-        api.load_model(model, device),
-        intensity=intensity,
+        model=api.load_model(model, device),
+        settings=settings,
+        intensity=frames.intensity,
         progress=_progress("tiles done:"),
     )
     if not len(found):
         _say(NOTHING)
     _report_objects(found, output, as_json)
+
+
+def _label(
+    image: Path,
+    output: Path | None,
+    where: dict[str, Any],
+    model: str,
+    device: str,
+    level: str,
+    resume: bool,
+    scheduler: str | None,
+    resource: list[str] | None,
+    as_json: bool,
+    **what: Any,
+) -> None:
+    """Label the planes of a stack."""
+    if output is None:
+        raise InvalidPromptError("The labels of a stack need a place: give --output with a folder ending in .zarr.")
+    if level != "auto" and not level.isdigit():
+        raise InvalidPromptError(f'"{level}" is no resolution level; give a number or "auto".')
+    done = labelling.label(
+        image,
+        output,
+        model=api.load_model(model, device) if scheduler is None else model,
+        level="auto" if level == "auto" else int(level),
+        resume=resume,
+        scheduler=scheduler,
+        resources=_resources(resource),
+        progress=_progress("planes done:"),
+        **where,
+        **what,
+    )
+    damaged = [one for one in done if one.damage]
+    for one in damaged:
+        _say(f"Plane {one.frame} was left out: {one.damage}")
+    result: dict[str, Any] = {"planes": len(done), "objects": sum(one.objects for one in done), "output": str(output)}
+    if as_json:
+        result["objects_per_plane"] = {str(one.frame): one.objects for one in done if not one.damage}
+        result["damaged"] = [one.frame for one in damaged]
+    _report(result, as_json)
+    if damaged:
+        raise StorageError(f"{len(damaged)} of {len(done)} planes are damaged and were left out; see above.")
 
 
 @app.command()
@@ -339,7 +431,7 @@ def precompute(
     as_json: AsJson = False,
 ) -> None:
     """Encode every plane of a stack ahead of the work on it; started again, it goes on where it was stopped."""
-    frames = api.open_stack(image, _axis(axis), axes, _index(at))
+    frames = _stack(image, axis, axes, at)
     made = api.precompute(
         frames,
         embeddings,

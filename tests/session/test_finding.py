@@ -14,7 +14,8 @@ from napari_segany.core.errors import InvalidPromptError, UnsupportedError
 from napari_segany.core.instances import Instances, best_of_overlapping
 from napari_segany.core.intensity import IntensityRange
 from napari_segany.core.settings import FindSettings
-from napari_segany.session.finding import find, tiles
+from napari_segany.session.finding import find
+from napari_segany.session.tiling import tiles
 from tests.fakes import DiscEmbedding, DiscModel
 
 NONE = np.zeros((0, 4))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 import numpy as np
 
@@ -13,6 +15,8 @@ from napari_segany.core.masks import paste
 
 #: A mask as its tight box and what is inside it.
 Found = tuple[Box, np.ndarray]
+#: Side of the cells by which neighbours are looked up, pixels.
+CELL = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +74,18 @@ class Instances:
     @cached_property
     def labels(self) -> np.ndarray:
         """(H, W) int32, 0 is background; where objects overlap, the higher score wins."""
-        labels = np.zeros(self.shape, dtype=np.int32)
-        for index in np.argsort(self.scores, kind="stable"):
-            y0, x0, y1, x1 = self.boxes[index]
-            labels[y0:y1, x0:x1][self.patches[index]] = index + 1
+        return self.labels_in((0, 0, *self.shape))
+
+    def labels_in(self, window: Box) -> np.ndarray:
+        """`labels` of a window (y0, x0, y1, x1) of the image."""
+        top, left, bottom, right = window
+        labels = np.zeros((bottom - top, right - left), dtype=np.int32)
+        near = (self.boxes[:, :2] < window[2:]).all(axis=1) & (self.boxes[:, 2:] > window[:2]).all(axis=1)
+        for index in np.flatnonzero(near)[np.argsort(self.scores[near], kind="stable")]:
+            y0, x0, y1, x1 = (int(v) for v in self.boxes[index])
+            rows, cols = slice(max(y0, top), min(y1, bottom)), slice(max(x0, left), min(x1, right))
+            inside = self.patches[index][rows.start - y0 : rows.stop - y0, cols.start - x0 : cols.stop - x0]
+            labels[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left][inside] = index + 1
         return labels
 
 
@@ -115,15 +127,26 @@ def best_of_overlapping(
     """
     areas = np.array([np.count_nonzero(patch) for _, patch in found])
     kept: list[int] = []
+    # Kept masks by the cells of a grid that their boxes touch: of a large image, few are near each other.
+    cells: dict[tuple[int, int], list[int]] = defaultdict(list)
     for index in np.argsort(-scores, kind="stable"):
         if not areas[index]:
             continue
-        near = np.array([k for k in kept if meeting(found[index][0], found[k][0])], dtype=np.int64)
+        touched = list(_cells(found[index][0]))
+        candidates = sorted({k for cell in touched for k in cells.get(cell, ())})
+        near = np.array([k for k in candidates if meeting(found[index][0], found[k][0])], dtype=np.int64)
         shared = np.array([common_pixels(found[index], found[k]) for k in near])
         union, smaller = areas[index] + areas[near] - shared, np.minimum(areas[index], areas[near])
         if not ((shared > threshold * union) | (shared > contained * smaller)).any():
             kept.append(int(index))
+            for cell in touched:
+                cells[cell].append(int(index))
     return kept
+
+
+def _cells(box: Box) -> Iterator[tuple[int, int]]:
+    y0, x0, y1, x1 = (v // CELL for v in box)
+    return product(range(y0, y1 + 1), range(x0, x1 + 1))
 
 
 def non_maximum_suppression(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:

@@ -33,7 +33,9 @@ class EverythingSettings:
     min_area : int
         Smaller objects, holes and islands go, pixels.
     max_share : float
-        Masks that cover more of the image are taken for its background.
+        Masks that cover more of the image, or of a tile, are taken for its background.
+    tile, tile_overlap : int
+        Images with a longer side are searched in tiles of this side that overlap by so much, pixels.
     """
 
     points_per_side: int = 32
@@ -44,6 +46,8 @@ class EverythingSettings:
     contained_threshold: float = 1.0
     min_area: int = 0
     max_share: float = 0.9
+    tile: int = 2048
+    tile_overlap: int = 256
 
     def accepts(self, candidates: Candidates) -> np.ndarray:
         """(K,) bool, which masks of a prompt are sure and stable enough."""

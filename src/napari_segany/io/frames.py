@@ -18,6 +18,8 @@ from napari_segany.io.sources import Source, open_source
 SAMPLED_PLANES = 8
 #: Share of the free memory that one plane may take.
 MEMORY_SHARE = 0.25
+#: Planes of more pixels are sampled in windows of this side for their intensities.
+LARGE_PLANE, WINDOW = 1 << 26, 512
 
 
 class Frames:
@@ -85,7 +87,15 @@ class Frames:
         return self.shape[0]
 
     def __getitem__(self, frame: int) -> np.ndarray:
-        """Read one frame, (H, W) or (H, W, C).
+        """Read one frame, (H, W) or (H, W, C); see `read`."""
+        return self.read(frame)
+
+    def plane(self, frame: int) -> Plane:
+        """One frame as an array-like that is read as far as it is indexed."""
+        return Plane(self, frame)
+
+    def read(self, frame: int, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
+        """Read a part of one frame, (h, w) or (h, w, C).
 
         Raises
         ------
@@ -95,7 +105,8 @@ class Frames:
         """
         if not 0 <= frame < len(self):
             raise IndexError(f"Frame {frame} is not in this stack of {len(self)} frames.")
-        self._check_size()
+        extents = (len(range(*part.indices(size))) for part, size in zip((rows, columns), self.shape[1:3], strict=True))
+        self._check_size((*extents, *self.shape[3:]))
         if self._read_stamp() != self._stamp:
             raise StorageError(f"{self.source.path} has changed or gone since it was opened; open it again.")
         index: list[int | slice] = [slice(None)] * len(self.source.array.shape)
@@ -103,13 +114,14 @@ class Frames:
             index[axis] = position
         if self.planes.frame is not None:
             index[self.planes.frame] = frame
+        index[self.planes.rows], index[self.planes.columns] = rows, columns
         try:
             plane = np.asarray(self.source.array[tuple(index)])
         except MemoryError as error:
             raise StorageError(f"Frame {frame} does not fit into the memory; use a lower resolution level.") from error
         except Exception as error:
             raise StorageError(f"Frame {frame} cannot be read, its data are damaged or gone: {error}.") from error
-        kept = [i for i in range(len(index)) if index[i] == slice(None)]
+        kept = [i for i in range(len(index)) if isinstance(index[i], slice)]
         order = [kept.index(i) for i in (*self._plane, self.planes.channels) if i is not None]
         return plane.transpose(order)
 
@@ -125,12 +137,12 @@ class Frames:
             return None
         return found.st_mtime_ns, found.st_size
 
-    def _check_size(self) -> None:
-        size = int(np.prod(self.shape[1:], dtype=np.float64)) * self.dtype.itemsize
+    def _check_size(self, shape: tuple[int, ...]) -> None:
+        size = int(np.prod(shape, dtype=np.float64)) * self.dtype.itemsize
         free = free_memory()
         if free is not None and size > MEMORY_SHARE * free:
             raise StorageError(
-                f"One plane of {self.shape[1]} x {self.shape[2]} pixels takes {size / 1e9:.1f} GB and only "
+                f"One plane of {shape[0]} x {shape[1]} pixels takes {size / 1e9:.1f} GB and only "
                 f"{free / 1e9:.1f} GB of memory are free; cut the image or use a lower resolution level."
             )
 
@@ -148,6 +160,8 @@ class Frames:
     def estimate_intensity(self, percentiles: tuple[float, float] = DEFAULT_PERCENTILES) -> IntensityRange:
         """Black and white from percentiles of a few evenly spaced planes, damaged ones left out."""
         chosen = np.unique(np.linspace(0, len(self) - 1, SAMPLED_PLANES).round().astype(int))
+        if self.shape[1] * self.shape[2] > LARGE_PLANE:
+            return self._estimate_by_windows(chosen, percentiles)
         thin = max(1, int(np.sqrt(self.shape[1] * self.shape[2] / 500_000)))
         sampled, damaged = [], None
         for frame in chosen:
@@ -162,6 +176,26 @@ class Frames:
         # A lone colour axis would otherwise be taken for columns.
         return estimate_range(planes if planes.ndim == 4 else planes[..., None], percentiles)
 
+    def _estimate_by_windows(self, chosen: np.ndarray, percentiles: tuple[float, float]) -> IntensityRange:
+        """The same from windows spread over each plane, none of which is read whole."""
+        starts = [np.linspace(0, max(0, extent - WINDOW), 4).round().astype(int) for extent in self.shape[1:3]]
+        sampled, damaged = [], None
+        for frame, y, x in ((int(f), int(y), int(x)) for f in chosen for y in starts[0] for x in starts[1]):
+            try:
+                sampled.append(self.read(frame, slice(y, y + WINDOW), slice(x, x + WINDOW))[::2, ::2].copy())
+            except StorageError as error:
+                damaged = error
+        if damaged is not None and not sampled:
+            raise damaged
+        windows = np.stack(sampled)
+        return estimate_range(windows if windows.ndim == 4 else windows[..., None], percentiles)
+
+    def remarks(self) -> list[str]:
+        """Sentences on what makes work on this stack slow or wrong; see `napari_segany.io.layout`."""
+        from napari_segany.io.layout import remarks
+
+        return remarks(self)
+
     def close(self) -> None:
         """Close the file; the frames cannot be read afterwards."""
         self.source.close()
@@ -171,6 +205,30 @@ class Frames:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+
+class Plane:
+    """One frame, (H, W[, C]), read as far as it is indexed.
+
+    Parameters
+    ----------
+    frames : Frames
+    frame : int
+    """
+
+    def __init__(self, frames: Frames, frame: int) -> None:
+        self.frames, self.frame = frames, frame
+        self.shape, self.dtype = frames.shape[1:], frames.dtype
+        self.ndim = len(self.shape)
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        parts = index if isinstance(index, tuple) else (index,)
+        if all(isinstance(part, slice) for part in parts) and len(parts) <= 2:
+            return self.frames.read(self.frame, *parts)
+        return self.frames.read(self.frame)[index]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.frames.read(self.frame), dtype=dtype)
 
 
 def open_frames(

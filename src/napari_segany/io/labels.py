@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from napari_segany.core.boxes import Box
 from napari_segany.core.errors import InvalidLabelsError, StorageError, first_line
+from napari_segany.core.instances import Instances
 from napari_segany.core.paths import exists
 from napari_segany.io.label_checks import check_fit, check_frame, check_label_dtype
 from napari_segany.io.lock import OutputLock
@@ -23,6 +25,7 @@ from napari_segany.io.ngff import (
     frame_folder,
     is_stored,
     read_layout,
+    replace_blocks,
     replace_frame,
 )
 
@@ -181,6 +184,22 @@ class ZarrLabels:
         check_frame(frame, labels, self.shape, self.dtype)
         self.update(lambda array: replace_frame(array, self.path, self.name, frame, labels), f"frame {frame}")
 
+    def write_blocks(self, frame: int, labels: Callable[[Box], np.ndarray]) -> None:
+        """Replace one frame that need not fit into the memory.
+
+        Parameters
+        ----------
+        frame : int
+        labels : callable
+            Gives the labels of a window (y0, x0, y1, x1), which is a shard of the array.
+
+        Raises
+        ------
+        StorageError
+            See `write`.
+        """
+        self.update(lambda array: replace_blocks(array, self.path, self.name, frame, labels), f"frame {frame}")
+
     def update(self, change: Callable[[Any], None], what: str = "the labels") -> None:
         """Run a change of the zarr array on the writing thread and wait for it."""
         if self._closed:
@@ -295,8 +314,8 @@ def check_writable(path: Path) -> None:
         raise StorageError(f"The disk of {parent} is full; choose another output.")
 
 
-def write_image(labels: np.ndarray, path: Path) -> Path:
-    """Write an (H, W) label image in the format that the ending of `path` names.
+def write_image(labels: np.ndarray | Instances, path: Path) -> Path:
+    """Write an (H, W) label image, or that of found objects, in the format that the ending of `path` names.
 
     Raises
     ------
@@ -304,9 +323,13 @@ def write_image(labels: np.ndarray, path: Path) -> Path:
     """
     check_writable(path)
     if path.suffix == ".zarr":
-        store = ZarrLabels(path, (1, *labels.shape), labels.dtype)  # type: ignore[arg-type]
+        dtype = np.int32 if isinstance(labels, Instances) else labels.dtype
+        store = ZarrLabels(path, (1, labels.shape[0], labels.shape[1]), dtype)
         try:
-            store.write(0, labels)
+            if isinstance(labels, Instances):
+                store.write_blocks(0, labels.labels_in)
+            else:
+                store.write(0, labels)
             store.finish()
         finally:
             store.close()
@@ -315,6 +338,8 @@ def write_image(labels: np.ndarray, path: Path) -> Path:
         raise StorageError(f"Labels cannot be written as {path.name}; end it with .zarr, .tif or .png.")
     from skimage.io import imsave
 
+    if isinstance(labels, Instances):
+        labels = labels.labels
     narrow = labels.astype(np.uint16) if labels.max(initial=0) < 2**16 else labels
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,12 +6,14 @@ import colorsys
 import re
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from napari_segany.core.boxes import Box
 from napari_segany.core.durable import sync
 from napari_segany.core.errors import InvalidLabelsError, StorageError
 from napari_segany.core.paths import exists
@@ -19,6 +21,10 @@ from napari_segany.core.paths import exists
 VERSION = "0.5"
 #: Name of our label image among those of an image.
 DEFAULT_NAME = "segany"
+#: A frame is one shard, or several of this side when it is larger, since a shard is written as a whole.
+SHARD = 4096
+#: Colours and properties are listed for up to so many objects.
+LISTED = 20_000
 #: Pyramid levels stop when a plane is at most this wide.
 SMALLEST_LEVEL = 256
 
@@ -102,7 +108,25 @@ def replace_frame(array: Any, path: Path, name: str, frame: int, labels: np.ndar
         # Zarr reads what it overwrites, which fails where it is damaged; then nothing is lost by removing it.
         shutil.rmtree(frame_folder(path, name, frame), ignore_errors=True)
         array[frame] = labels
-    folder = frame_folder(path, name, frame)
+    _sync(frame_folder(path, name, frame))
+
+
+def replace_blocks(array: Any, path: Path, name: str, frame: int, labels: Callable[[Box], np.ndarray]) -> None:
+    """Write a frame shard by shard from labels that are made as they are written, and wait for the disk."""
+    shutil.rmtree(frame_folder(path, name, frame), ignore_errors=True)
+    for box in blocks(array.shape[1:], array.shards[1:]):
+        array[frame, box[0] : box[2], box[1] : box[3]] = labels(box)
+    _sync(frame_folder(path, name, frame))
+
+
+def blocks(shape: Sequence[int], sides: Sequence[int]) -> Iterator[Box]:
+    """Windows (y0, x0, y1, x1) of a grid."""
+    for y in range(0, shape[0], sides[0]):
+        for x in range(0, shape[1], sides[1]):
+            yield y, x, min(y + sides[0], shape[0]), min(x + sides[1], shape[1])
+
+
+def _sync(folder: Path) -> None:
     for part in (*folder.rglob("*"), folder, folder.parent):
         if part.exists():
             sync(part)
@@ -111,7 +135,7 @@ def replace_frame(array: Any, path: Path, name: str, frame: int, labels: np.ndar
 def _create_array(group: Any, level: str, shape: Sequence[int], dtype: np.dtype, axes: str, chunk: int) -> Any:
     from zarr.codecs import ZstdCodec
 
-    side = [-(-extent // chunk) * chunk for extent in shape[-2:]]
+    side = [min(-(-extent // chunk) * chunk, SHARD) for extent in shape[-2:]]
     single = [1] * (len(shape) - 2)
     return group.create_array(
         level,
@@ -172,15 +196,14 @@ def finish_labels(
     found: set[int] = set()
     for frame in range(array.shape[0]):
         try:
-            plane = np.asarray(array[frame])
+            for y0, x0, y1, x1 in blocks(array.shape[1:], array.shards[1:]):
+                found.update(np.unique(array[frame, y0:y1, x0:x1]).tolist())
+            for finer, level in pairwise([array, *levels]):
+                for y0, x0, y1, x1 in blocks(level.shape[1:], level.shards[1:]):
+                    level[frame, y0:y1, x0:x1] = finer[frame, 2 * y0 : 2 * y1, 2 * x0 : 2 * x1][::2, ::2]
         except Exception as error:
             warnings.warn(f"Frame {frame} of the labels in {path} is damaged and was left out: {error}", stacklevel=2)
-            continue
-        found.update(np.unique(plane).tolist())
-        for level in levels:
-            plane = plane[::2, ::2]
-            level[frame] = plane
-    ids = sorted(found - {0})
+    ids = sorted(found - {0})[:LISTED]
     colours = [{"label-value": i, "rgba": _colour(i)} for i in ids]
     described = [{"label-value": i, **properties.get(i, {})} for i in ids]
     _describe(group, axes, scale, len(levels) + 1, _image_label(root, colors=colours, properties=described))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from napari_segany.core.boxes import Box
 from napari_segany.core.concepts import checked_text
 from napari_segany.core.errors import InvalidPromptError
 from napari_segany.core.instances import Found, Instances, best_of_overlapping, non_maximum_suppression
+from napari_segany.core.intensity import IntensityRange
 from napari_segany.core.masks import bounding_box, remove_small_parts
 from napari_segany.core.prompts import Prompt
 from napari_segany.core.protocols import Embedding, ImageModel
 from napari_segany.core.settings import EverythingSettings, FindSettings
 from napari_segany.session.finding import concept_model, tidied
+from napari_segany.session.stitching import Piece, stitch
 
 #: Prompts answered in one call; the memory of a call is bounded by it.
 BATCH = 64
@@ -105,6 +109,57 @@ def everything(
         if progress is not None:
             progress(min(start + BATCH, len(prompts)), len(prompts))
     return _merge(embedding.image_shape, found, np.array(scores), settings)
+
+
+@dataclass(frozen=True)
+class EverythingSearch:
+    """Looking for every object; see `everything` and `session.tiling.Search`."""
+
+    settings: EverythingSettings | None = None
+    #: A model whose boxes are prompted, and what it looks for.
+    detector: Any = None
+    text: str | None = None
+
+    def used(self, model: ImageModel) -> EverythingSettings:
+        """The settings, or the model's own."""
+        if self.detector is not None:
+            return self.settings or BOX_SETTINGS
+        own = model.everything_settings if isinstance(model, ProposesBoxes) else EverythingSettings()
+        return self.settings or own
+
+    def sides(self, model: ImageModel) -> tuple[int, int]:
+        """Side and overlap of tiles."""
+        settings = self.used(model)
+        return settings.tile, settings.tile_overlap
+
+    def begin(
+        self,
+        model: ImageModel,
+        image: Any,
+        intensity: IntensityRange | None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Callable[[np.ndarray], Instances]:
+        """Nothing to prepare."""
+
+        def look(tile: np.ndarray) -> Instances:
+            boxes = None
+            if self.detector is not None:
+                boxes = proposals(self.detector, self.detector.embed(tile, intensity), self.text)
+            return everything(model, model.embed(tile, intensity), self.settings, progress, boxes)
+
+        return look
+
+    def join(
+        self, model: ImageModel, shape: tuple[int, int], pieces: Sequence[Piece], windows: Sequence[Box]
+    ) -> Instances:
+        """Put objects together across seams."""
+        settings = self.used(model)
+        joined = stitch(shape, pieces, windows, settings.overlap_threshold)
+        if len(windows) == 1:
+            return joined
+        found = joined.found()
+        kept = best_of_overlapping(found, joined.scores, settings.overlap_threshold, settings.contained_threshold)
+        return Instances.from_patches(shape, [found[i] for i in kept], joined.scores[kept])
 
 
 def _merge(shape: tuple[int, int], found: list[Found], scores: np.ndarray, settings: EverythingSettings) -> Instances:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,11 @@ from napari_segany.core.boxes import Box
 from napari_segany.core.concepts import Examples
 from napari_segany.core.errors import InvalidPromptError, UnsupportedError
 from napari_segany.core.instances import Instances, best_of_overlapping
-from napari_segany.core.intensity import DEFAULT_PERCENTILES, IntensityRange, estimate_range
+from napari_segany.core.intensity import IntensityRange
 from napari_segany.core.protocols import ConceptModel, Embedding, ImageModel
 from napari_segany.core.settings import FindSettings
 from napari_segany.session.stitching import Piece, stitch
-
-#: Longest side of the thinned-out image from which the intensities of a large one are estimated.
-SAMPLE = 2048
-
-Progress = Callable[[int, int], None]
+from napari_segany.session.tiling import Progress, cut, search
 
 
 def concept_model(model: ImageModel) -> Any:
@@ -66,40 +63,36 @@ def find(
         embedding = image if isinstance(image, Embedding) else model.embed(np.asarray(image), intensity)
         shown = [Examples(embedding, exemplars, negatives)] if len(exemplars) + len(negatives) else []
         return tidied(network.find(embedding, network.describe(text, shown), settings), settings)
-    step = -(-max(image.shape[:2]) // SAMPLE)
-    intensity = intensity or estimate_range(np.asarray(image[::step, ::step]), DEFAULT_PERCENTILES)
-    described = network.describe(text, _examples(model, image, exemplars, negatives, settings, intensity))
-    windows = list(tiles((image.shape[0], image.shape[1]), settings.tile, settings.tile_overlap))
-    pieces: list[Piece] = []
-    for number, window in enumerate(windows):
-        found = network.find(model.embed(_cut(image, window), intensity), described, settings)
-        pieces += [
-            Piece(number, (y0 + window[0], x0 + window[1], y1 + window[0], x1 + window[1]), patch, float(score))
-            for ((y0, x0, y1, x1), patch), score in zip(found.found(), found.scores, strict=True)
-        ]
-        if progress is not None:
-            progress(number + 1, len(windows))
-    return tidied(stitch((image.shape[0], image.shape[1]), pieces, windows, settings.overlap_threshold), settings)
+    return search(model, image, FindSearch(text, exemplars, negatives, settings), intensity, progress)
 
 
-def tiles(shape: tuple[int, int], side: int, overlap: int) -> Iterator[Box]:
-    """Windows (y0, x0, y1, x1) that cover an image and overlap by at least `overlap` pixels."""
-    rows, cols = (_starts(extent, side, overlap) for extent in shape)
-    for y0 in rows:
-        for x0 in cols:
-            yield y0, x0, min(y0 + side, shape[0]), min(x0 + side, shape[1])
+@dataclass(frozen=True, eq=False)
+class FindSearch:
+    """Looking for a concept; see `find` and `session.tiling.Search`."""
 
+    text: str | None
+    exemplars: np.ndarray
+    negatives: np.ndarray
+    settings: FindSettings
 
-def _starts(extent: int, side: int, overlap: int) -> list[int]:
-    if extent <= side:
-        return [0]
-    count = -(-(extent - overlap) // (side - overlap))
-    return [round(i * (extent - side) / (count - 1)) for i in range(count)]
+    def sides(self, model: ImageModel) -> tuple[int, int]:
+        """Side and overlap of tiles."""
+        return self.settings.tile, self.settings.tile_overlap
 
+    def begin(
+        self, model: ImageModel, image: Any, intensity: IntensityRange | None
+    ) -> Callable[[np.ndarray], Instances]:
+        """Describe the concept."""
+        network = concept_model(model)
+        shown = _examples(model, image, self.exemplars, self.negatives, self.settings, intensity)
+        described = network.describe(self.text, shown)
+        return lambda tile: network.find(model.embed(tile, intensity), described, self.settings)
 
-def _cut(image: np.ndarray, window: Box) -> np.ndarray:
-    y0, x0, y1, x1 = window
-    return np.asarray(image[y0:y1, x0:x1])
+    def join(
+        self, model: ImageModel, shape: tuple[int, int], pieces: Sequence[Piece], windows: Sequence[Box]
+    ) -> Instances:
+        """Put objects together across seams."""
+        return tidied(stitch(shape, pieces, windows, self.settings.overlap_threshold), self.settings)
 
 
 def _examples(
@@ -108,7 +101,7 @@ def _examples(
     exemplars: np.ndarray,
     negatives: np.ndarray,
     settings: FindSettings,
-    intensity: IntensityRange,
+    intensity: IntensityRange | None,
 ) -> list[Examples]:
     """Each example in the middle of a tile of its own surroundings."""
     shown, side, extent = [], settings.tile, np.array(image.shape[:2])
@@ -123,7 +116,7 @@ def _examples(
             window = (int(start[0]), int(start[1]), *(int(v) for v in np.minimum(start + side, extent)))
             moved = (box - np.tile(start, 2))[None]
             none = np.zeros((0, 4))
-            embedding = model.embed(_cut(image, window), intensity)  # type: ignore[arg-type]
+            embedding = model.embed(cut(image, window), intensity)  # type: ignore[arg-type]
             shown.append(Examples(embedding, *((moved, none) if positive else (none, moved))))
     return shown
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 import numpy as np
 
@@ -61,17 +60,16 @@ def stitch(shape: tuple[int, int], pieces: Sequence[Piece], windows: Sequence[Bo
     members: list[list[int]] = [[] for _ in windows]
     for i, piece in enumerate(pieces):
         members[piece.tile].append(i)
-    for a, b in combinations(range(len(windows)), 2):
-        shared = meeting(windows[a], windows[b])
-        if shared is None:
-            continue
-        ours, theirs = ([(i, _inside(pieces[i], shared)) for i in members[tile]] for tile in (a, b))
-        for i, mine in ours:
-            for j, other in theirs:
-                if mine is None or other is None:
-                    continue
-                areas, common = [np.count_nonzero(part) for _, part in (mine, other)], common_pixels(mine, other)
-                if common > threshold * (min(areas) if cut[i] or cut[j] else sum(areas) - common):
+    for a, b, shared in _neighbours(windows):
+        ours, theirs = (
+            [(i, part, np.count_nonzero(part[1])) for i in members[tile] if (part := _inside(pieces[i], shared))]
+            for tile in (a, b)
+        )
+        for i, mine, area in ours:
+            for j, other, other_area in theirs:
+                common = common_pixels(mine, other)
+                enough = min(area, other_area) if cut[i] or cut[j] else area + other_area - common
+                if common > threshold * enough:
                     parent[root(i)] = root(j)
     groups: dict[int, list[int]] = {}
     for i in range(len(pieces)):
@@ -81,6 +79,18 @@ def stitch(shape: tuple[int, int], pieces: Sequence[Piece], windows: Sequence[Bo
         whole = max((pieces[i] for i in group if not cut[i]), key=lambda piece: piece.score, default=None)
         joined.append(_joined([pieces[i] for i in group] if whole is None else [whole]))
     return Instances.from_patches(shape, [found for found, _ in joined], [score for _, score in joined])
+
+
+def _neighbours(windows: Sequence[Box]) -> Iterator[tuple[int, int, Box]]:
+    """Pairs of tiles that overlap, and where; without asking every pair of a large image."""
+    order = sorted(range(len(windows)), key=windows.__getitem__)
+    for place, a in enumerate(order):
+        for b in order[place + 1 :]:
+            if windows[b][0] >= windows[a][2]:
+                break
+            shared = meeting(windows[a], windows[b])
+            if shared is not None:
+                yield a, b, shared
 
 
 def _joined(group: list[Piece]) -> tuple[Found, float]:

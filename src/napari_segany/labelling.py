@@ -1,0 +1,243 @@
+"""Every object on every plane of a stack, written as it is found: on this computer, or on the workers of a cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from napari_segany import api
+from napari_segany.core.concepts import checked_text
+from napari_segany.core.errors import InvalidImageError, InvalidPromptError, StorageError, UnsupportedError
+from napari_segany.core.prompts import check_boxes
+from napari_segany.core.settings import EverythingSettings, FindSettings
+from napari_segany.session.everything import EverythingSearch
+from napari_segany.session.finding import FindSearch
+from napari_segany.session.planes import Labelled, PlaneSearch, label_planes
+from napari_segany.session.tiling import Search, cut
+
+if TYPE_CHECKING:
+    from napari_segany.io.frames import Frames
+    from napari_segany.io.labels import ZarrLabels
+
+#: Objects keep at least so many pixels along their longer side when a lower resolution is chosen for them.
+ENOUGH = 64
+#: Side of the part in the middle of the stack that is looked at to learn how large objects are.
+PROBE = 1024
+
+
+@dataclass(frozen=True)
+class Job:
+    """A search over a stack, in terms that can be sent to another computer.
+
+    Attributes
+    ----------
+    frames : Frames
+        At the resolution to work at.
+    what : Search
+    example_frame : int
+    full : (H, W)
+        Size of a plane at full resolution.
+    level : int
+    """
+
+    frames: Frames
+    what: Search
+    example_frame: int
+    full: tuple[int, int]
+    level: int
+
+
+def label(
+    stack: Any,
+    output: str | Path,
+    text: str | None = None,
+    exemplars: Sequence[Sequence[float]] | np.ndarray | None = None,
+    negatives: Sequence[Sequence[float]] | np.ndarray | None = None,
+    frame: int = 0,
+    settings: EverythingSettings | FindSettings | None = None,
+    model: api.ModelLike | None = None,
+    axis: int | str = 0,
+    axes: str | None = None,
+    index: Mapping[str, int] | None = None,
+    level: int | Literal["auto"] = 0,
+    resume: bool = False,
+    scheduler: str | None = None,
+    resources: Mapping[str, float] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Labelled]:
+    """Label every object on every plane: everything, or the objects of a concept.
+
+    Neither a plane nor its labels need to fit into the memory. Ids begin at 1
+    on every plane; `Session.track` gives objects one id through a stack.
+
+    Parameters
+    ----------
+    stack, axis, axes, index
+        See `Session`.
+    output : folder ending in ``.zarr``
+        OME-Zarr labels at full resolution.
+    text, exemplars, negatives
+        See `find`; boxes in pixels of full resolution, on plane `frame`. With
+        neither text nor exemplars all objects are labelled.
+    settings : EverythingSettings or FindSettings, optional
+    model : model, name or path, optional
+        nano by default. With a scheduler a name or path, which every worker loads.
+    level : int or "auto"
+        Resolution to work at, 0 is full; "auto" takes the lowest at which the
+        objects keep 64 pixels, judged by the exemplars or by a look at the middle.
+    resume : bool
+        Pass over the planes that an earlier run has finished.
+    scheduler : str, optional
+        Address of a Dask scheduler, such as "tcp://host:8786".
+    resources : mapping, optional
+        What a worker must offer to be given work, such as ``{"GPU": 1}``.
+    progress : callable, optional
+        Called with (planes done, planes in all).
+
+    Returns
+    -------
+    list of Labelled
+        One for each plane worked on, in order of planes; damaged planes are left out and say why.
+
+    Raises
+    ------
+    InvalidImageError, InvalidPromptError, UnsupportedError, StorageError
+    """
+    from napari_segany.io.journal import Journal, read_journal
+    from napari_segany.io.labels import ZarrLabels, check_writable
+
+    output = Path(output)
+    if output.suffix != ".zarr":
+        raise StorageError(f"The labels of a stack are written as OME-Zarr: let {output.name} end in .zarr.")
+    check_writable(output)
+    full = stack if hasattr(stack, "plane") else api.open_stack(stack, axis, axes, index)
+    if not 0 <= frame < len(full):
+        raise InvalidPromptError(f"Plane {frame} is not in this stack of {len(full)} planes.")
+    what = _search(full, text, exemplars, negatives, settings)
+    network = None if scheduler else api.resolve_model(model)
+    job = _at_level(full, level, what, frame, stack, axis, axes, index, network or model)
+    store = ZarrLabels(output, (len(full), *job.full), np.int32, full.axis_names, full.scale)
+    try:
+        noted = output / "segany" / "planes.jsonl"
+        done = {event["frame"] for event in read_journal(noted)} if resume and noted.exists() else set()
+        if not resume:
+            noted.unlink(missing_ok=True)
+        journal, results = Journal(noted), []
+        try:
+            todo = [one for one in range(len(full)) if one not in done]
+            for result in _run(job, todo, store, network, model, scheduler, resources):
+                results.append(result)
+                if not result.damage:
+                    journal.append({"event": "plane", "frame": result.frame, "objects": result.objects})
+                if progress is not None:
+                    progress(len(done) + len(results), len(full))
+        finally:
+            journal.close()
+        store.finish()
+    finally:
+        store.close()
+    return sorted(results, key=lambda result: result.frame)
+
+
+def _run(
+    job: Job,
+    todo: list[int],
+    store: ZarrLabels,
+    network: Any,
+    model: Any,
+    scheduler: str | None,
+    resources: Mapping[str, float] | None,
+) -> Iterator[Labelled]:
+    if scheduler is None:
+        plane = PlaneSearch(network, job.frames, job.what, job.example_frame)
+        yield from label_planes(plane, todo, store.write_blocks, job.full)
+        return
+    raise UnsupportedError("Clusters are not supported yet.")
+
+
+def _search(
+    frames: Frames,
+    text: str | None,
+    exemplars: Sequence[Sequence[float]] | np.ndarray | None,
+    negatives: Sequence[Sequence[float]] | np.ndarray | None,
+    settings: EverythingSettings | FindSettings | None,
+) -> Search:
+    shape = frames.shape[1], frames.shape[2]
+    shown, others = (
+        np.zeros((0, 4)) if boxes is None or len(boxes) == 0 else check_boxes(shape, boxes)
+        for boxes in (exemplars, negatives)
+    )
+    if text is None and not len(shown):
+        if len(others) or isinstance(settings, FindSettings):
+            raise InvalidPromptError("Say what to look for: a word, or boxes around one or more examples.")
+        return EverythingSearch(settings)
+    if isinstance(settings, EverythingSettings):
+        raise InvalidPromptError("EverythingSettings are for labelling everything; give FindSettings with a concept.")
+    return FindSearch(checked_text(text), shown, others, settings or FindSettings())
+
+
+def _at_level(
+    full: Frames,
+    level: int | Literal["auto"],
+    what: Search,
+    frame: int,
+    stack: Any,
+    axis: int | str,
+    axes: str | None,
+    index: Mapping[str, int] | None,
+    model: Any,
+) -> Job:
+    """The job at the resolution asked for."""
+    size = full.shape[1], full.shape[2]
+    if level == 0:
+        return Job(full, what, frame, size, 0)
+    if hasattr(stack, "plane"):
+        raise UnsupportedError("Give the path or the list of levels of the image to work at another resolution.")
+    if level == "auto":
+        longest = _size_of_objects(full, what, frame, model)
+        levels = {0: full} | _levels(stack, axis, axes, index, len(full))
+        chosen = max(n for n, one in levels.items() if n == 0 or longest * one.shape[1] / size[0] >= ENOUGH)
+        frames = levels[chosen]
+    else:
+        chosen, frames = level, api.open_stack(stack, axis, axes, index, level)
+    if len(frames) != len(full):
+        raise UnsupportedError(
+            f"Level {chosen} has {len(frames)} planes and the full resolution {len(full)}; choose a level with all."
+        )
+    frames.intensity = full.intensity
+    if isinstance(what, FindSearch):
+        factor = np.tile([frames.shape[1] / size[0], frames.shape[2] / size[1]], 2)
+        what = replace(what, exemplars=what.exemplars * factor, negatives=what.negatives * factor)
+    return Job(frames, what, frame, size, chosen)
+
+
+def _levels(
+    stack: Any, axis: int | str, axes: str | None, index: Mapping[str, int] | None, planes: int
+) -> dict[int, Frames]:
+    """Lower resolutions of a stack that have all of its planes."""
+    found: dict[int, Frames] = {}
+    for level in range(1, 32):
+        try:
+            frames = api.open_stack(stack, axis, axes, index, level)
+        except InvalidImageError:
+            break
+        if len(frames) == planes:
+            found[level] = frames
+    return found
+
+
+def _size_of_objects(full: Frames, what: Search, frame: int, model: Any) -> float:
+    """Median of the longer sides of examples, or of the objects in the middle; 0 when there are none."""
+    if isinstance(what, FindSearch) and len(what.exemplars):
+        boxes = what.exemplars
+    else:
+        network = api.resolve_model(model)
+        plane = full.plane(len(full) // 2)
+        y, x = (max(0, (extent - PROBE) // 2) for extent in plane.shape[:2])
+        look = what.begin(network, full.plane(frame), full.intensity)
+        boxes = look(cut(plane, (y, x, y + PROBE, x + PROBE))).boxes
+    return float(np.median((boxes[:, 2:] - boxes[:, :2]).max(axis=1))) if len(boxes) else 0.0

@@ -1,0 +1,113 @@
+"""Images of any size, looked at one overlapping tile at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from napari_segany.core.boxes import Box
+from napari_segany.core.errors import UnsupportedError
+from napari_segany.core.instances import Instances
+from napari_segany.core.intensity import DEFAULT_PERCENTILES, IntensityRange, estimate_range
+from napari_segany.core.protocols import ImageModel
+from napari_segany.session.stitching import Piece
+
+#: Longest side of the thinned-out image from which the intensities of a large one are estimated.
+SAMPLE = 2048
+
+Progress = Callable[[int, int], None]
+
+
+class Search(Protocol):
+    """A way to look for objects that does not need to see the whole image at once."""
+
+    def sides(self, model: ImageModel) -> tuple[int, int]:
+        """Side of a tile, and by how much tiles overlap, pixels."""
+        ...
+
+    def begin(
+        self, model: ImageModel, image: Any, intensity: IntensityRange | None
+    ) -> Callable[[np.ndarray], Instances]:
+        """Prepare once, on the image (H, W[, C]) that examples lie on, to look at any number of tiles."""
+        ...
+
+    def join(
+        self, model: ImageModel, shape: tuple[int, int], pieces: Sequence[Piece], windows: Sequence[Box]
+    ) -> Instances:
+        """Objects of an image (H, W) from what its tiles showed."""
+        ...
+
+
+def search(
+    model: ImageModel,
+    image: Any,
+    what: Search,
+    intensity: IntensityRange | None = None,
+    progress: Progress | None = None,
+) -> Instances:
+    """Look for objects in an image, of which one tile at a time is read.
+
+    Parameters
+    ----------
+    image : (H, W[, C]) array-like
+    intensity : IntensityRange, optional
+        Estimated from the image when absent.
+    progress : callable, optional
+        Called with (tiles done, tiles in all).
+    """
+    shape = int(image.shape[0]), int(image.shape[1])
+    intensity = intensity or sampled_range(image)
+    look = what.begin(model, image, intensity)
+    windows = list(tiles(shape, *what.sides(model)))
+    pieces: list[Piece] = []
+    for number, window in enumerate(windows):
+        pieces += pieces_of(number, window, look(cut(image, window)))
+        if progress is not None:
+            progress(number + 1, len(windows))
+    return what.join(model, shape, pieces, windows)
+
+
+def pieces_of(number: int, window: Box, found: Instances) -> list[Piece]:
+    """What a tile shows, placed in the whole image."""
+    y, x = window[:2]
+    return [
+        Piece(number, (y0 + y, x0 + x, y1 + y, x1 + x), patch, float(score))
+        for ((y0, x0, y1, x1), patch), score in zip(found.found(), found.scores, strict=True)
+    ]
+
+
+def tiles(shape: tuple[int, int], side: int, overlap: int) -> Iterator[Box]:
+    """Windows (y0, x0, y1, x1) that cover an image and overlap by at least `overlap` pixels.
+
+    Raises
+    ------
+    UnsupportedError
+        Tiles would consist of overlap alone.
+    """
+    if overlap >= side and max(shape) > side:
+        raise UnsupportedError(f"Tiles of {side} pixels cannot overlap by {overlap}; choose larger tiles.")
+    rows, cols = (_starts(extent, side, overlap) for extent in shape)
+    for y0 in rows:
+        for x0 in cols:
+            yield y0, x0, min(y0 + side, shape[0]), min(x0 + side, shape[1])
+
+
+def _starts(extent: int, side: int, overlap: int) -> list[int]:
+    if extent <= side:
+        return [0]
+    count = -(-(extent - overlap) // (side - overlap))
+    return [round(i * (extent - side) / (count - 1)) for i in range(count)]
+
+
+def cut(image: Any, window: Box) -> np.ndarray:
+    """Read a window of an image."""
+    y0, x0, y1, x1 = window
+    return np.asarray(image[y0:y1, x0:x1])
+
+
+def sampled_range(image: Any) -> IntensityRange:
+    """Intensities of an image of any size."""
+    step = -(-max(image.shape[:2]) // SAMPLE)
+    return estimate_range(np.asarray(image[::step, ::step]), DEFAULT_PERCENTILES)
