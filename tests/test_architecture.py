@@ -17,8 +17,9 @@ ALLOWED = {
     "session": {"core"},
     "training": {"core", "io", "models"},
     "samples": {"training"},
-    "api": {"core", "io", "models", "session", "training"},
-    "labelling": {"core", "io", "session", "api"},
+    "api": {"core", "io", "models", "session", "training", "cluster"},
+    "cluster": {"core", "io", "models", "session"},
+    "labelling": {"core", "io", "session", "api", "cluster"},
     "demo": {"core", "api", "samples"},
     "cli": {"core", "api", "labelling", "demo"},
     "gui": {"core", "session", "api", "samples"},
@@ -30,6 +31,7 @@ HEAVY = {
     "safetensors": {"models"},
     "zarr": {"io"},
     "dask": {"io"},
+    "distributed": {"cluster"},
     "napari": {"gui"},
     "qtpy": {"gui"},
     "superqt": {"gui"},
@@ -72,7 +74,8 @@ def test_every_room_is_in_the_table() -> None:
 def test_importing_the_package_loads_nothing_heavy() -> None:
     code = (
         "import sys, napari_segany; "
-        "print([m for m in ('torch', 'qtpy', 'PySide6', 'PyQt6', 'napari', 'zarr', 'dask', 'skimage', 'scipy') "
+        "print([m for m in ('torch', 'qtpy', 'PySide6', 'PyQt6', 'napari', 'zarr', 'dask', 'distributed', 'skimage', "
+        "'scipy') "
         "if m in sys.modules])"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

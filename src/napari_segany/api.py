@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from napari_segany.core.concepts import checked_text
-from napari_segany.core.errors import InvalidImageError, InvalidPromptError, StorageError
+from napari_segany.core.errors import InvalidImageError, InvalidPromptError, StorageError, UnsupportedError
 from napari_segany.core.instances import Instances
 from napari_segany.core.intensity import IntensityRange, check_image, check_pixels
 from napari_segany.core.masks import Candidates
@@ -25,10 +25,13 @@ from napari_segany.core.prompts import PointsLike, Prompt, check_boxes, make_pro
 from napari_segany.core.protocols import Embedding, ImageModel, LabelStore, ModelInfo, Multimask
 from napari_segany.core.settings import EverythingSettings, FindSettings
 from napari_segany.core.state import TABLES, SessionState
+from napari_segany.session.carried import Carried
 from napari_segany.session.concept_session import ConceptSession
 from napari_segany.session.everything import EverythingSearch
 from napari_segany.session.everything import everything as _everything
 from napari_segany.session.finding import find as _find
+from napari_segany.session.propagation import Runs
+from napari_segany.session.session import Direction
 from napari_segany.session.tiling import search
 from napari_segany.session.volume_session import VolumeSession as _VolumeSession
 
@@ -371,6 +374,8 @@ def precompute(
     index: Mapping[str, int] | None = None,
     limit: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    scheduler: str | None = None,
+    resources: Mapping[str, float] | None = None,
 ) -> int:
     """Encode every plane of a stack ahead of the work on it.
 
@@ -389,6 +394,8 @@ def precompute(
         Bytes to keep in the folder, 50 GB by default.
     progress : callable, optional
         Called with (planes done, planes in all).
+    scheduler, resources
+        See `Session`; the workers write into the same folder.
 
     Returns
     -------
@@ -404,9 +411,16 @@ def precompute(
     from napari_segany.io.embeddings import LIMIT, EmbeddingStore
     from napari_segany.io.frames import Frames
 
-    network = resolve_model(model)
     frames = stack if isinstance(stack, Frames) else open_stack(stack, axis, axes, index)
     store = EmbeddingStore(embeddings, LIMIT if limit is None else limit)
+    if scheduler is not None:
+        from napari_segany.cluster.precompute import precompute as precompute_there
+
+        name = DEFAULT_MODEL if model is None else str(model)
+        return precompute_there(
+            scheduler, frames.reference(), name, store.folder.resolve(), store.limit, progress, resources
+        )
+    network = resolve_model(model)
     made = 0
     for frame in range(len(frames)):
         before = store.used
@@ -488,6 +502,12 @@ class Session(ConceptSession):
         Position on every further axis, for arrays of more than three dimensions.
     embeddings : folder, optional
         Where embeddings are kept, so that no plane is encoded twice; see `precompute`.
+    scheduler : str, optional
+        Address of a Dask scheduler, such as "tcp://host:8786", whose workers
+        propagate, each some of the objects. They open the stack and load the
+        model by themselves, so both must have a path or name that leads there.
+    resources : mapping, optional
+        What a worker must offer to be given work, such as ``{"GPU": 1}``.
 
     Raises
     ------
@@ -508,6 +528,8 @@ class Session(ConceptSession):
         axes: str | None = None,
         index: Mapping[str, int] | None = None,
         embeddings: str | Path | None = None,
+        scheduler: str | None = None,
+        resources: Mapping[str, float] | None = None,
     ) -> None:
         from napari_segany.io.embeddings import EmbeddingStore
         from napari_segany.io.frames import Frames
@@ -518,6 +540,8 @@ class Session(ConceptSession):
         frames = stack if isinstance(stack, Frames) else open_stack(stack, axis, axes, index)
         store = _open_labels(labels, frames)
         self._stack = frames
+        self.scheduler, self.resources = scheduler, resources
+        self._model_name = str(model) if isinstance(model, str | Path) else network.name
         self._recorder = None
         try:
             if isinstance(labels, str | Path):
@@ -535,6 +559,18 @@ class Session(ConceptSession):
             if store is not labels and isinstance(store, ZarrLabels):
                 store.close()
             raise
+
+    def _start(self, anchors: dict[int, dict[int, Prompt | Carried]], span: range, direction: Direction) -> Runs:
+        if self.scheduler is None:
+            return super()._start(anchors, span, direction)
+        from napari_segany.cluster.propagate import ClusterRun
+        from napari_segany.cluster.work import Stack
+
+        image = self._stack.reference()
+        if image.path is None:
+            raise UnsupportedError("Give the path of the stack, so that every worker can open it.")
+        name, stack = self._model_name, Stack(image)
+        return ClusterRun(self.scheduler, stack, name, anchors, span, direction, self.settings, self.resources)
 
     def state(self) -> SessionState:
         """Everything of this session but its pixels."""
@@ -619,6 +655,8 @@ class Session(ConceptSession):
         stack: Any = None,
         model: ModelLike | None = None,
         embeddings: str | Path | None = None,
+        scheduler: str | None = None,
+        resources: Mapping[str, float] | None = None,
     ) -> Session:
         """Open a saved session, or one whose program was killed.
 
@@ -629,7 +667,7 @@ class Session(ConceptSession):
             Needed when the session was made from an array in memory, or the image has moved.
         model : model, name or path, optional
             The one used last by default.
-        embeddings : folder, optional
+        embeddings, scheduler, resources
             See `Session`.
 
         Raises
@@ -652,7 +690,10 @@ class Session(ConceptSession):
                 f"The session was made on a stack of shape {image.shape}, this one has {frames.shape}."
             )
         frames.intensity = image.intensity
-        session = cls(frames, model=state.model if model is None else model, labels=path, embeddings=embeddings)
+        network = state.model if model is None else model
+        session = cls(
+            frames, model=network, labels=path, embeddings=embeddings, scheduler=scheduler, resources=resources
+        )
         for table in TABLES:
             getattr(session, table).update(getattr(state, table))
         session.finished.update(state.finished)

@@ -388,28 +388,41 @@ def propagate(
     direction: Annotated[str, typer.Option(help='"both", "forward" or "backward"')] = "both",
     resume: Annotated[bool, typer.Option("--resume", help="go on where an earlier run stopped")] = False,
     motion: Annotated[bool, typer.Option("--motion", help="expect steady movement; for time-lapses")] = False,
+    mask: Annotated[
+        Path | None, typer.Option(help="label image of the frame: each of its objects is carried, under its own id")
+    ] = None,
     embeddings: Embeddings = None,
     model: Model = "nano",
     device: Device = "auto",
+    scheduler: Scheduler = None,
+    resource: Resource = None,
     as_json: AsJson = False,
 ) -> None:
-    """Segment one object on a frame and carry it through the stack."""
-    network = api.load_model(model, device)
+    """Segment one object on a frame, or take the objects of a label image, and carry them through the stack."""
+    name = api.load_model(model, device) if scheduler is None else model
     if resume:
-        session = api.Session.open(output, model=network, embeddings=embeddings)
+        session = api.Session.open(output, None, name, embeddings, scheduler, _resources(resource))
     else:
-        session = api.Session(image, _axis(axis), network, output, axes, _index(at), embeddings)
+        session = api.Session(
+            image, _axis(axis), name, output, axes, _index(at), embeddings, scheduler, _resources(resource)
+        )
     session.settings = replace(session.settings, motion=motion)
     try:
-        if not resume:
+        if mask is not None and not resume:
+            session.accept_labels(frame, _image(mask)[0])
+        elif not resume:
             session.prompt(object_id, frame, **_prompt(point, box))
         show = _progress("frames done:")
-        run = session.propagate([object_id], direction=direction, resume=resume)  # type: ignore[arg-type]
+        chosen = None if resume or mask is not None else [object_id]
+        run = session.propagate(chosen, direction=direction, resume=resume)  # type: ignore[arg-type]
         for done, _ in enumerate(run, start=1):
             show(min(done, len(session.frames)), len(session.frames))
         session.save(output)
     finally:
         session.close()
+    if mask is not None or object_id not in {track.object_id for track in session.tracks}:
+        _report({"objects": len(session.tracks), "frames": len(session.frames), "output": str(output)}, as_json)
+        return
     track = next(track for track in session.tracks if track.object_id == object_id)
     frames = len(track.scores)
     _report(
@@ -428,6 +441,8 @@ def precompute(
     at: Index = None,
     model: Model = "nano",
     device: Device = "auto",
+    scheduler: Scheduler = None,
+    resource: Resource = None,
     as_json: AsJson = False,
 ) -> None:
     """Encode every plane of a stack ahead of the work on it; started again, it goes on where it was stopped."""
@@ -435,9 +450,11 @@ def precompute(
     made = api.precompute(
         frames,
         embeddings,
-        api.load_model(model, device),
+        api.load_model(model, device) if scheduler is None else model,
         limit=int(1e9 * limit),
         progress=_progress("planes done:"),
+        scheduler=scheduler,
+        resources=_resources(resource),
     )
     _report({"planes": len(frames), "encoded": made, "output": str(embeddings)}, as_json)
 

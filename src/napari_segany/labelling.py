@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
 
 import numpy as np
 
@@ -20,8 +21,8 @@ from napari_segany.session.planes import Labelled, PlaneSearch, label_planes
 from napari_segany.session.tiling import Search, cut
 
 if TYPE_CHECKING:
+    from napari_segany.cluster.work import Task
     from napari_segany.io.frames import Frames
-    from napari_segany.io.labels import ZarrLabels
 
 #: Objects keep at least so many pixels along their longer side when a lower resolution is chosen for them.
 ENOUGH = 64
@@ -120,6 +121,7 @@ def label(
     what = _search(full, text, exemplars, negatives, settings)
     network = None if scheduler else api.resolve_model(model)
     job = _at_level(full, level, what, frame, stack, axis, axes, index, network or model)
+    task = None if scheduler is None else _task(job, model, output.resolve())
     store = ZarrLabels(output, (len(full), *job.full), np.int32, full.axis_names, full.scale)
     try:
         noted = output / "segany" / "planes.jsonl"
@@ -129,7 +131,15 @@ def label(
         journal, results = Journal(noted), []
         try:
             todo = [one for one in range(len(full)) if one not in done]
-            for result in _run(job, todo, store, network, model, scheduler, resources):
+            if task is None or scheduler is None:
+                assert network is not None
+                plane = PlaneSearch(network, job.frames, job.what, job.example_frame)
+                run = label_planes(plane, todo, store.write_blocks, job.full)
+            else:
+                from napari_segany.cluster.label import label_planes as label_planes_there
+
+                run = label_planes_there(scheduler, task, todo, resources)
+            for result in run:
                 results.append(result)
                 if not result.damage:
                     journal.append({"event": "plane", "frame": result.frame, "objects": result.objects})
@@ -143,20 +153,17 @@ def label(
     return sorted(results, key=lambda result: result.frame)
 
 
-def _run(
-    job: Job,
-    todo: list[int],
-    store: ZarrLabels,
-    network: Any,
-    model: Any,
-    scheduler: str | None,
-    resources: Mapping[str, float] | None,
-) -> Iterator[Labelled]:
-    if scheduler is None:
-        plane = PlaneSearch(network, job.frames, job.what, job.example_frame)
-        yield from label_planes(plane, todo, store.write_blocks, job.full)
-        return
-    raise UnsupportedError("Clusters are not supported yet.")
+def _task(job: Job, model: Any, output: Path) -> Task:
+    """The job in terms that workers understand."""
+    from napari_segany.cluster.work import Stack, Task
+
+    if not isinstance(model, str | Path | None):
+        raise UnsupportedError("Give the model by its name or path, so that every worker can load it.")
+    image = job.frames.reference()
+    if image.path is None:
+        raise UnsupportedError("Give the path of the stack, so that every worker can open it.")
+    name = api.DEFAULT_MODEL if model is None else str(model)
+    return Task(uuid4().hex, Stack(image, job.level), job.what, job.example_frame, job.full, name, output)
 
 
 def _search(

@@ -41,8 +41,16 @@ class StorageError(SeganyError, OSError):
     """Reading or writing labels, sessions or embeddings failed."""
 
 
+class UnreadableError(StorageError):
+    """Pixels that are damaged or gone."""
+
+
 class DownloadError(SeganyError, OSError):
     """Weights could not be fetched."""
+
+
+class ClusterError(SeganyError, ConnectionError):
+    """A scheduler or worker that cannot be reached, or cannot do the work."""
 
 
 class InsufficientMemoryError(SeganyError, MemoryError):

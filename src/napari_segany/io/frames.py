@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from napari_segany.core.axes import PlaneAxes, choose_planes, guess_axes
-from napari_segany.core.errors import InvalidImageError, StorageError
+from napari_segany.core.errors import InvalidImageError, StorageError, UnreadableError
 from napari_segany.core.intensity import DEFAULT_PERCENTILES, IntensityRange, estimate_range
 from napari_segany.core.memory import free_memory
 from napari_segany.core.state import ImageReference
@@ -120,7 +120,7 @@ class Frames:
         except MemoryError as error:
             raise StorageError(f"Frame {frame} does not fit into the memory; use a lower resolution level.") from error
         except Exception as error:
-            raise StorageError(f"Frame {frame} cannot be read, its data are damaged or gone: {error}.") from error
+            raise UnreadableError(f"Frame {frame} cannot be read, its data are damaged or gone: {error}.") from error
         kept = [i for i in range(len(index)) if isinstance(index[i], slice)]
         order = [kept.index(i) for i in (*self._plane, self.planes.channels) if i is not None]
         return plane.transpose(order)

@@ -296,6 +296,24 @@ def open_labels(path: str | Path, name: str | None = None) -> ZarrLabels:
     return ZarrLabels(path, shape, dtype, axes, scale, found)
 
 
+def write_plane(path: Path, frame: int, labels: Callable[[Box], np.ndarray], name: str = DEFAULT_NAME) -> None:
+    """Replace one frame of labels that another process has locked for this one; see `ZarrLabels.write_blocks`.
+
+    Different frames may be written at the same time, since no shard holds two.
+
+    Raises
+    ------
+    StorageError
+    """
+    import zarr
+
+    try:
+        array = zarr.open_array(path / "labels" / name / "0", mode="r+")
+        replace_blocks(array, path, name, frame, labels)
+    except Exception as error:
+        raise StorageError(f"Could not write frame {frame} to {path}: {error}.") from error
+
+
 def check_writable(path: Path) -> None:
     """Say so before any work is done if a folder cannot be created or written.
 

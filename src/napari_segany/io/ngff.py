@@ -113,9 +113,18 @@ def replace_frame(array: Any, path: Path, name: str, frame: int, labels: np.ndar
 
 def replace_blocks(array: Any, path: Path, name: str, frame: int, labels: Callable[[Box], np.ndarray]) -> None:
     """Write a frame shard by shard from labels that are made as they are written, and wait for the disk."""
-    shutil.rmtree(frame_folder(path, name, frame), ignore_errors=True)
     for box in blocks(array.shape[1:], array.shards[1:]):
-        array[frame, box[0] : box[2], box[1] : box[3]] = labels(box)
+        window = (frame, slice(box[0], box[2]), slice(box[1], box[3]))
+        made = labels(box)
+        try:
+            array[window] = made
+        except OSError:
+            raise
+        except Exception:
+            # As above.
+            place = (box[0] // array.shards[1], box[1] // array.shards[2])
+            frame_folder(path, name, frame).joinpath(*map(str, place)).unlink(missing_ok=True)
+            array[window] = made
     _sync(frame_folder(path, name, frame))
 
 

@@ -24,13 +24,13 @@ def compose(before: np.ndarray, found: Mapping[int, Carried], replaced: Collecti
     Returns
     -------
     (H, W) array of the same dtype
-        Where new masks overlap, the larger logit wins, whatever the ids.
+        Where new masks overlap, the larger logit wins, whatever the ids; of equal ones the smaller id.
     """
     labels = before.copy()
     labels[np.isin(labels, list(replaced))] = 0
     taken = labels != 0
     strongest = np.zeros(labels.shape, dtype=np.float32)
-    for object_id, carried in found.items():
+    for object_id, carried in sorted(found.items()):
         y0, x0, y1, x1 = carried.box
         window = slice(y0, y1), slice(x0, x1)
         wins = (carried.logits > strongest[window]) & ~taken[window]

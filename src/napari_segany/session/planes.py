@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from napari_segany.core.boxes import Box
-from napari_segany.core.errors import StorageError
+from napari_segany.core.errors import UnreadableError
 from napari_segany.core.instances import Instances
 from napari_segany.core.intensity import IntensityRange
 from napari_segany.core.protocols import ImageModel
@@ -109,7 +109,7 @@ def label_planes(
                 pieces += search.tile(frame, number)
                 if progress is not None:
                     progress(number + 1, count)
-        except StorageError as error:
+        except UnreadableError as error:
             yield Labelled(frame, damage=str(error))
             continue
         found = search.join(frame, pieces)

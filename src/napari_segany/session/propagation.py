@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -33,8 +34,20 @@ class Visit:
     running: frozenset[int]
 
 
+class Runs(Protocol):
+    """A propagation of some objects, wherever it is computed."""
+
+    def forward(self, finished: frozenset[int] = frozenset()) -> Iterator[Visit]:
+        """From each object's first anchor to the end."""
+        ...
+
+    def backward(self, from_first: bool, finished: frozenset[int] = frozenset()) -> Iterator[Visit]:
+        """From each object's first or last anchor to the start."""
+        ...
+
+
 class Run:
-    """One propagation of some objects.
+    """One propagation of some objects; implements `Runs`.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ from napari_segany.session.carried import Carried
 from napari_segany.session.carrying import CarryingTracker
 from napari_segany.session.compose import compose
 from napari_segany.session.history import EntryEdit, History, LabelEdit, Step
-from napari_segany.session.propagation import Run, Visit
+from napari_segany.session.propagation import Run, Runs, Visit
 from napari_segany.session.tracks import Track, tracks
 
 Direction = Literal["both", "forward", "backward"]
@@ -331,6 +331,36 @@ class Session:
         self.labels_changed.emit(frame)
         return after
 
+    def accept_labels(self, frame: int, labels: np.ndarray) -> list[int]:
+        """Write the objects of a label image into the labels of a frame, under the ids they have there.
+
+        Parameters
+        ----------
+        frame : int
+        labels : (H, W) integer array
+
+        Returns
+        -------
+        ids of the objects
+
+        Raises
+        ------
+        InvalidLabelsError
+            Another shape than the frame's, no integers, or no object.
+        """
+        labels = np.asarray(labels)
+        if labels.dtype.kind not in "bui" or labels.shape != self._frame_shape:
+            raise InvalidLabelsError(
+                f"A label image of integers with the shape {self._frame_shape} is needed, got {labels.dtype} with the "
+                f"shape {labels.shape}."
+            )
+        ids = [int(i) for i in np.unique(labels) if i > 0]
+        if not ids:
+            raise InvalidLabelsError("The label image holds no object.")
+        for object_id in ids:
+            self.accept(object_id, frame, labels == object_id)
+        return ids
+
     def remove(self, object_id: int) -> None:
         """Take an object out: its prompts, its scores and its labels on every frame; one step to undo."""
         with self._lock:
@@ -394,7 +424,7 @@ class Session:
     def _propagate(
         self, anchors: dict[int, dict[int, Prompt | Carried]], span: range, direction: Direction
     ) -> Iterator[tuple[int, np.ndarray]]:
-        run, done = self._run(anchors, span), frozenset(self.finished)
+        run, done = self._start(anchors, span, direction), frozenset(self.finished)
         step = Step("propagate")
         try:
             if direction != "backward":
@@ -432,6 +462,10 @@ class Session:
                     del self._changed[object_id]
         finally:
             self.history.push(step)
+
+    def _start(self, anchors: dict[int, dict[int, Prompt | Carried]], span: range, direction: Direction) -> Runs:
+        """Begin to propagate; here, unless a session has other places for it."""
+        return self._run(anchors, span)
 
     def _run(self, anchors: dict[int, dict[int, Prompt | Carried]], span: range) -> Run:
         return Run(self._tracker(), self.embedding, anchors, span, self._mask_of, self.settings)

@@ -1,0 +1,160 @@
+"""What workers do: open the stack where they run, load the model once, look at tiles, write planes."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from napari_segany.cluster.connection import told_where
+from napari_segany.core.prompts import Prompt
+from napari_segany.core.protocols import ImageModel, StackModel
+from napari_segany.core.settings import PropagationSettings
+from napari_segany.core.state import ImageReference
+from napari_segany.session.carried import Carried
+from napari_segany.session.carrying import CarryingTracker
+from napari_segany.session.planes import PlaneSearch, enlarged
+from napari_segany.session.propagation import Run, Visit
+from napari_segany.session.stitching import Piece
+from napari_segany.session.tiling import Search
+
+#: Models and searches kept by a worker.
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A stack that every worker can open.
+
+    Attributes
+    ----------
+    image : ImageReference
+        With a path that is the same on every worker.
+    level : int
+        Resolution level.
+    """
+
+    image: ImageReference
+    level: int = 0
+
+    def open(self) -> Any:
+        """Open it."""
+        from napari_segany.io.frames import open_frames
+
+        image = self.image
+        axis = 0 if image.axis is None else image.axis
+        frames = open_frames(image.path, axis=axis, axes=image.axes, index=image.index, level=self.level)
+        frames.intensity = image.intensity
+        return frames
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A search over a stack; see `napari_segany.labelling.Job`.
+
+    Attributes
+    ----------
+    token : str
+        Names the task, so that a worker prepares it once.
+    """
+
+    token: str
+    stack: Stack
+    what: Search
+    example_frame: int
+    full: tuple[int, int]
+    model: str
+    output: Path
+
+
+_KEPT: OrderedDict[Any, Any] = OrderedDict()
+_TURN = Lock()
+
+
+def _kept(key: Any, make: Any) -> Any:
+    """What was made under a key before, or is made now; threads of a worker wait for each other."""
+    with _TURN:
+        if key not in _KEPT:
+            _KEPT[key] = make()
+            while len(_KEPT) > 2 * KEPT:
+                _KEPT.popitem(last=False)
+        _KEPT.move_to_end(key)
+        return _KEPT[key]
+
+
+def _model(name: str) -> ImageModel:
+    from napari_segany.models.registry import load_model
+
+    return _kept(("model", name), lambda: load_model(name))
+
+
+def _search(task: Task) -> PlaneSearch:
+    model = _model(task.model)
+    return _kept(task.token, lambda: PlaneSearch(model, task.stack.open(), task.what, task.example_frame))
+
+
+@told_where
+def count_tiles(task: Task) -> int:
+    """Tiles of a plane."""
+    return len(_search(task).windows(0))
+
+
+@told_where
+def look(task: Task, frame: int, number: int) -> list[Piece]:
+    """What one tile shows."""
+    return _search(task).tile(frame, number)
+
+
+@told_where
+def finish(task: Task, frame: int, pieces: Sequence[Sequence[Piece]]) -> int:
+    """Put a plane together and write it, all of its shards and nobody else's; returns the number of objects."""
+    from napari_segany.io.labels import write_plane
+
+    found = _search(task).join(frame, [piece for part in pieces for piece in part])
+    write_plane(task.output, frame, enlarged(found, task.full))
+    return len(found)
+
+
+@told_where
+def precompute(stack: Stack, model: str, folder: Path, limit: int, frame: int) -> bool:
+    """Encode one plane ahead; see `napari_segany.precompute`."""
+    from napari_segany.io.embeddings import EmbeddingStore
+
+    store = _kept(("store", folder, limit), lambda: EmbeddingStore(folder, limit))
+    frames = _kept(stack.image.path, stack.open)
+    return bool(store.precompute(_model(model), frames[frame], frames.intensity))
+
+
+@told_where
+def carry(
+    stack: Stack,
+    model: str,
+    anchors: dict[int, dict[int, Prompt | Carried]],
+    span: range,
+    ways: Sequence[str],
+    settings: PropagationSettings,
+) -> dict[str, list[Visit]]:
+    """Carry some objects through a stack; the visits of each way, in order."""
+    network, frames = _model(model), stack.open()
+    tracker = (
+        network.tracker(len(frames), settings.motion)
+        if isinstance(network, StackModel)
+        else CarryingTracker(network, settings)
+    )
+    last: tuple[int, Any] = (-1, None)
+
+    def embed(frame: int) -> Any:
+        nonlocal last
+        if last[0] != frame:
+            last = frame, network.embed(frames[frame], frames.intensity)
+        return last[1]
+
+    def nothing(object_id: int, frame: int) -> Any:
+        raise AssertionError("A run from its beginning asks for no earlier masks.")
+
+    run = Run(tracker, embed, anchors, span, nothing, settings)
+    made = {"forward": lambda: run.forward(), "backward": lambda: run.backward("forward" in ways)}
+    return {way: list(made[way]()) for way in ways}
