@@ -63,7 +63,9 @@ def load_model(name: str | Path = DEFAULT_MODEL, device: str = "auto", dtype: st
         ``.pth``, ``.safetensors`` or a folder. Family and size are recognised
         from the file.
     device : str
-        "auto", "cpu", "cuda", "cuda:1", "mps".
+        "auto", "cpu", "cuda", "cuda:1", "mps"; or the address of a Dask
+        scheduler, such as "tcp://host:8786": then the model is loaded and
+        computes on one of its workers, and torch is not needed here.
     dtype : str
         "auto", "float32", "bfloat16" or "float16". "auto" takes half
         precision where the hardware is faster with it.
@@ -74,9 +76,16 @@ def load_model(name: str | Path = DEFAULT_MODEL, device: str = "auto", dtype: st
         The name is not registered, or its weights are not on this computer.
     CheckpointError
         The file is missing, damaged, unsafe or of an unknown kind.
+    ClusterError
+        No scheduler or no worker answers.
     """
+    from napari_segany.cluster.connection import is_address
     from napari_segany.models import registry
 
+    if is_address(device):
+        from napari_segany.cluster.remote import load_remote
+
+        return load_remote(str(name), device, dtype)
     return registry.load_model(name, device=device, dtype=dtype)
 
 

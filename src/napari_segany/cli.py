@@ -33,7 +33,7 @@ app.add_typer(train_app, name="train")
 Image = Annotated[Path, typer.Argument(help="zarr array, OME-Zarr image, TIFF, PNG or JPEG")]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="where the labels go; .zarr, .tif or .png")]
 Model = Annotated[str, typer.Option("--model", "-m", help="registered name or checkpoint file")]
-Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda", "mps"')]
+Device = Annotated[str, typer.Option(help='"auto", "cpu", "cuda", "mps", or a Dask scheduler, "tcp://host:8786"')]
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON on standard output")]
 Point = Annotated[
     list[str] | None, typer.Option("--point", "-p", help="y,x inside the object; y,x,0 outside it; repeat for more")

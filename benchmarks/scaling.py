@@ -1,0 +1,137 @@
+"""How nano's work grows: with objects, planes, the side of the image, and workers.
+
+``python benchmarks/scaling.py`` prints four tables; ``--objects``, ``--planes``,
+``--sides`` and ``--workers`` choose the sizes, and nothing after one leaves its
+table out. Each row is also given as a multiple of the first, which other work
+on the machine disturbs less than seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import zarr
+from distributed import LocalCluster
+from embeddings import planes
+from sam import timed
+
+import napari_segany as segany
+from napari_segany.core.settings import FindSettings
+
+
+def table(title: str, rows: list[tuple[object, float, str]]) -> None:
+    """Print sizes, seconds, multiples of the first row, and a remark."""
+    print(title)
+    for size, seconds, remark in rows:
+        print(f"  {size!s:>6}  {seconds:8.2f} s  {seconds / rows[0][1]:6.2f}x  {remark}")
+
+
+def memory() -> float:
+    """Resident memory of this process in MB."""
+    return psutil.Process().memory_info().rss / 1e6
+
+
+def by_objects(counts: list[int]) -> None:
+    """Carry so many objects over two planes of 1024 pixels."""
+    image = np.zeros((3, 1024, 1024), dtype=np.uint8)
+    ys, xs = np.mgrid[:1024, :1024]
+    places = [(32 + 60 * (i // 16), 32 + 60 * (i % 16)) for i in range(max(counts))]
+    for frame in range(3):
+        for y, x in places:
+            y0, x0 = max(y - 20, 0), max(x - 20, 0)
+            window = (slice(y0, y + 20), slice(x0, x + 20))
+            image[frame][window][(ys[window] - y) ** 2 + (xs[window] - x - frame) ** 2 < 144] = 200
+    model, rows = segany.load_model("nano", device="cpu"), []
+    for count in counts:
+        session = segany.Session(image, model=model)
+        labels = np.zeros((1024, 1024), dtype=np.int32)
+        for number, (y, x) in enumerate(places[:count], start=1):
+            window = (slice(y - 12, y + 13), slice(x - 12, x + 13))
+            labels[window][(ys[window] - y) ** 2 + (xs[window] - x) ** 2 < 144] = number
+        session.accept_labels(0, labels)
+        for frame in range(3):
+            session.embedding(frame)
+        seconds = timed(lambda session=session: list(session.propagate(direction="forward"))) / 2
+        rows.append((count, seconds, f"{1e3 * seconds / count:.0f} ms an object"))
+    table("objects: one plane of a propagation, encoded before", rows)
+
+
+def by_planes(counts: list[int]) -> None:
+    """Carry one object through so many planes of 256 pixels."""
+    model, rows = segany.load_model("nano", device="cpu"), []
+    for count in counts:
+        stack = planes(count, 256)
+        session = segany.Session(np.repeat(stack[:1], count, axis=0), model=model)
+        session.prompt(1, 0, box=(100, 100, 140, 140))
+        before = memory()
+        seconds = timed(lambda session=session: list(session.propagate(direction="forward")))
+        rows.append((count, seconds, f"{1e3 * seconds / count:.0f} ms a plane, memory {memory() - before:+.0f} MB"))
+    table("planes: propagating one object, 256 pixels", rows)
+
+
+def by_sides(sides: list[int], folder: Path) -> None:
+    """Find nuclei in images of so many pixels a side, tile by tile."""
+    model, rows = segany.load_model("nano", device="cpu"), []
+    tile = planes(1, 1024)[0]
+    for side in sides:
+        path = folder / f"{side}.zarr"
+        array = zarr.create_array(path, shape=(side, side), chunks=(512, 512), dtype=np.uint8)
+        for y in range(0, side, 1024):
+            row = np.tile(tile, (1, -(-side // 1024)))[: side - y, :side]
+            array[y : y + 1024] = row
+        before = memory()
+        settings = FindSettings()
+        out = folder / f"{side}-labels.zarr"
+        found: list = []
+        seconds = timed(
+            lambda path=path, out=out: found.extend(  # type: ignore[misc]
+                segany.label(path, out, text="nucleus", settings=settings, model=model)
+            )
+        )
+        remark = f"{found[0].objects} objects, memory {memory() - before:+.0f} MB, labels {4e-6 * side**2:.0f} MB"
+        rows.append((side, seconds, remark))
+    table("side of the image: find, read and written in tiles", rows)
+
+
+def by_workers(counts: list[int], folder: Path) -> None:
+    """Label planes with so many workers of one thread each; the start of workers is left out."""
+    stack = planes(8, 512)
+    zarr.create_array(folder / "stack.zarr", data=stack, chunks=(1, 512, 512))
+    rows = []
+    for count in counts:
+        with LocalCluster(
+            n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None, env={"OMP_NUM_THREADS": "1"}
+        ) as cluster:
+            where = cluster.scheduler_address
+            segany.label(folder / "stack.zarr", folder / f"warm{count}.zarr", model="nano", scheduler=where)
+            began = time.perf_counter()
+            segany.label(folder / "stack.zarr", folder / f"w{count}.zarr", model="nano", scheduler=where)
+            rows.append((count, time.perf_counter() - began, "8 planes of 512 pixels, everything"))
+    table("workers: one thread each", rows)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--objects", type=int, nargs="*", default=[1, 4, 16, 64, 256])
+    parser.add_argument("--planes", type=int, nargs="*", default=[10, 100, 1000])
+    parser.add_argument("--sides", type=int, nargs="*", default=[512, 1024, 2048, 4096])
+    parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if args.objects:
+            by_objects(args.objects)
+        if args.planes:
+            by_planes(args.planes)
+        if args.sides:
+            by_sides(args.sides, Path(folder))
+        if args.workers:
+            by_workers(args.workers, Path(folder))
+
+
+if __name__ == "__main__":
+    main()
