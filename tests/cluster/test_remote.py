@@ -171,6 +171,16 @@ def test_nothing_is_lost_when_the_worker_is_killed(far: RemoteModel, address: st
     np.testing.assert_array_equal(before.masks, after.masks)
 
 
+def test_nothing_is_lost_when_the_worker_has_let_go_of_the_model(
+    far: RemoteModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "CHECK", 0.3)
+    embedding = far.embed(np.zeros((40, 50), np.uint8))
+    key, place = far.link._actor.key, far.link._actor._address
+    far.link._client.run(lambda dask_worker: dask_worker.state.actors.pop(key) and None, workers=[place])
+    assert segany.segment(embedding, points=[(20, 20)], model=far).best.any()
+
+
 def test_mistakes_are_told_as_they_are_here(address: str) -> None:
     with pytest.raises(UnknownModelError, match='There is no model or file "none"'):
         segany.load_model("none", device=address)

@@ -40,6 +40,8 @@ class Link:
         self.address, self.name, self.dtype = address, name, dtype
         self._client: Any = None
         self._actor: Any = None
+        # An actor is let go when nobody holds its future.
+        self._future: Any = None
         self._turn = threading.RLock()
         with self._turn:
             self._open()
@@ -81,14 +83,18 @@ class Link:
             return answer
 
     def _wait(self, future: Any, client: Any, actor: Any) -> Any:
-        """Wait for an answer for as long as the worker that is to give it is there."""
+        """Wait for an answer for as long as the actor that is to give it is there."""
         while True:
             try:
                 return future.result(timeout=CHECK)
             except TimeoutError:
                 if client.status != "running":
                     raise
-                if actor._address not in client.scheduler_info(n_workers=-1)["workers"]:
+                place = actor._address
+                if place not in client.scheduler_info(n_workers=-1)["workers"]:
+                    raise
+                # A worker that was started again at the same address does not know it.
+                if not client.run(_has_actor, actor.key, workers=[place])[place]:
                     raise
 
     def _open(self) -> None:
@@ -98,14 +104,14 @@ class Link:
         offers = [worker["resources"] for worker in self._client.scheduler_info(n_workers=-1)["workers"].values()]
         # A worker that says it has a GPU is the better place.
         needs = {"GPU": 1} if any(offer.get("GPU", 0) >= 1 for offer in offers) else None
-        future = self._client.submit(
+        self._future = self._client.submit(
             ModelServer, self.name, self.dtype, actor=True, key=f"segany-model-{uuid4().hex}", resources=needs
         )
-        self._actor = result_of(future, "Starting the model")
+        self._actor = result_of(self._future, "Starting the model")
 
     def _drop(self) -> None:
         with self._turn:
-            client, self._client, self._actor = self._client, None, None
+            client, self._client, self._actor, self._future = self._client, None, None, None
         if client is not None:
             with suppress(Exception):
                 close(client)
@@ -113,3 +119,7 @@ class Link:
     def close(self) -> None:
         """Let go of the server."""
         self._drop()
+
+
+def _has_actor(key: str, dask_worker: Any = None) -> bool:
+    return key in dask_worker.state.actors
