@@ -1,8 +1,8 @@
 """Click to mask with a model on another computer, over loopback, against the same model here.
 
 ``python benchmarks/remote.py`` starts a Dask scheduler and one worker on this
-computer. Here and there take turns, so that other work on the machine slows
-both alike.
+computer. Here and there take turns with one thread each, so that other work
+on the machine slows both alike; "nothing" is a call without work.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
+import torch
 from distributed import LocalCluster
 from sam import timed
 
@@ -21,6 +22,8 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--clicks", type=int, default=15)
     args = parser.parse_args()
+    # As Dask does for its workers.
+    torch.set_num_threads(1)
     image = (np.random.default_rng(0).random((args.side, args.side)) * 60000).astype(np.uint16)
     with LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
         models = {"here": segany.load_model("nano", device="cpu")}
@@ -44,6 +47,8 @@ def main() -> None:
                 f"{kind}: here {np.median(here):.0f} ms, there {np.median(there):.0f} ms; "
                 f"median difference of pairs {np.median(there - here):+.0f} ms"
             )
+        nothing = [1e3 * timed(lambda: models["there"].link.call("facts")) for _ in range(args.clicks)]
+        print(f"nothing: {np.median(nothing):.1f} ms")
         print(f"embed {args.side} px: here {1e3 * encode['here']:.0f} ms, there {1e3 * encode['there']:.0f} ms")
         models["there"].link.close()
 

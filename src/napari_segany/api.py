@@ -125,10 +125,13 @@ def import_model(path: str | Path, name: str | None = None) -> ModelInfo:
 
 def free_memory(model: ImageModel) -> int | None:
     """Bytes that can still be had where a model computes, None where that is not known."""
+    where = getattr(model, "device", None)
+    if where is None or isinstance(where, str):
+        # A model on another computer only has the name of its device.
+        return None
     from napari_segany.models import device
 
-    where = getattr(model, "device", None)
-    return None if where is None else device.free_memory(where)
+    return device.free_memory(where)
 
 
 @lru_cache(maxsize=1)

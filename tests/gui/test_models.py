@@ -179,3 +179,23 @@ def test_precision_and_memory(shop: Any, monkeypatch: Any) -> None:
     bench.settle()
     assert asked == [{"device": "cpu", "dtype": "float32"}]
     assert bench.widget.models.memory.text() == "disc on cpu in float32, 8.0 GB of memory free"
+
+
+def test_the_address_of_another_computer_is_typed(shop: Any, monkeypatch: Any) -> None:
+    import numpy as np
+    from qtpy.QtCore import Qt
+    from qtpy.QtTest import QTest
+
+    bench, asked = shop(), []
+    load = api.load_model
+    monkeypatch.setattr(api, "load_model", lambda name, **how: asked.append(how["device"]) or load("disc"))
+    bench.viewer.add_image(np.random.default_rng(0).random((20, 20)))
+    bench.controller.use_tool("points")
+    bench.settle()
+    line = bench.widget.models.device.lineEdit()
+    line.clear()
+    QTest.keyClicks(line, "tcp://10.0.0.7:8786")
+    assert bench.controller._model.device == "auto", "not while it is typed"
+    QTest.keyClick(line, Qt.Key.Key_Return)
+    bench.settle()
+    assert asked[-1] == "tcp://10.0.0.7:8786"

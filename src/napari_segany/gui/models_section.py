@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from qtpy.QtCore import Signal as QtSignal  # type: ignore[attr-defined]
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -30,6 +31,9 @@ LINK_COLOUR = "#3d9be9"
 
 class ModelsSection(Section):
     """List of models, download, import, device and precision."""
+
+    #: Another device was chosen, or the address of one was typed.
+    device_changed = QtSignal()
 
     def __init__(self, parent: QWidget) -> None:
         super().__init__("Models", parent, opened=False)
@@ -60,9 +64,18 @@ class ModelsSection(Section):
         self.licence.setOpenExternalLinks(True)
         self.progress = QProgressBar(self)
         self.device, self.precision = QComboBox(self), QComboBox(self)
+        self.device.setEditable(True)
         self.device.addItems(DEVICES)
         self.device.setCurrentText(preference("defaults", "device", DEVICES[0]))
-        self.device.setToolTip("Where models compute; auto takes a GPU when there is one.")
+        self.device.setToolTip(
+            "Where models compute; auto takes a GPU when there is one. The address of a Dask scheduler, such as "
+            "tcp://host:8786, and the Enter key let a computer there do it."
+        )
+        # An address is not tried while it is being typed.
+        self.device.currentTextChanged.connect(lambda text: self.device_changed.emit() if text in DEVICES else None)
+        line = self.device.lineEdit()
+        assert line is not None
+        line.editingFinished.connect(self.device_changed.emit)
         self.precision.addItems(PRECISIONS)
         self.precision.setCurrentText(preference("defaults", "precision", PRECISIONS[0]))
         self.precision.setToolTip("With how many bits models compute; auto takes half of them where that is faster.")

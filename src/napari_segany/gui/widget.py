@@ -99,7 +99,7 @@ class SegmentWidget(QWidget):
         images.axis.currentIndexChanged.connect(lambda _: controller.choose_axis(images.axis.currentData()))
         images.output.layer_changed.connect(self._on_output)
         images.model.currentIndexChanged.connect(lambda _: self._on_model())
-        models.device.currentIndexChanged.connect(lambda _: self._on_model())
+        models.device_changed.connect(self._on_model)
         models.precision.currentIndexChanged.connect(lambda _: self._on_model())
         images.autosave.toggled.connect(controller.choose_autosave)
         for box in (images.low, images.high):
