@@ -21,7 +21,7 @@ from napari_segany.cluster.server import KEPT, ModelServer
 from napari_segany.cluster.wire import Facts
 from napari_segany.core.errors import ClusterError, UnknownModelError
 from napari_segany.core.masks import interior_point
-from napari_segany.core.protocols import ConceptModel, StackModel, StorableModel
+from napari_segany.core.protocols import ConceptModel, RevisableTracker, StackModel, StorableModel
 from napari_segany.session.everything import ProposesBoxes
 from tests.fakes import DiscModel
 from tests.models.conformance import ImageModelConformance
@@ -71,11 +71,42 @@ class TestRemoteNano(ImageModelConformance):
 def test_a_remote_model_can_what_it_can_there(nano) -> None:
     far = short(nano)
     assert isinstance(far, StackModel) and isinstance(far, ConceptModel) and isinstance(far, ProposesBoxes)
-    facts = Facts("x", "sam", frozenset({"image"}), "cpu", "float32", None, None)
+    facts = Facts("x", "sam", frozenset({"image"}), "cpu", "float32", None, None, True)
     plain = RemoteModel(Short(ModelServer("")), facts)  # type: ignore[arg-type]
     assert not isinstance(plain, StackModel) and not isinstance(plain, ConceptModel)
     stack = RemoteStackModel(Short(ModelServer("")), facts)  # type: ignore[arg-type]
     assert isinstance(stack, StackModel) and not isinstance(stack, ConceptModel)
+
+
+def test_memories_forget_and_are_revised_there() -> None:
+    told: list[tuple] = []
+
+    class Memory:
+        def forget(self, object_id):
+            told.append(("forget", object_id))
+
+        def revise(self, frame, embedding, found, trusted):
+            told.append(("revise", frame, {i: answer.best.sum() for i, answer in found.items()}, list(trusted)))
+
+    class Remembering(DiscModel):
+        words = ("disc",)
+        everything_settings = None
+
+        def tracker(self, frames, motion=False):
+            return Memory()
+
+        describe = find = None
+
+    model = Remembering()
+    far = short(model)
+    memory = far.tracker(5)
+    assert isinstance(memory, RevisableTracker)
+    assert not isinstance(short(segany.load_model("nano", device="cpu")).tracker(5), RevisableTracker)
+    embedding = far.embed(np.zeros((20, 20), np.uint8))
+    answer = segany.segment(embedding, box=(2, 3, 6, 9), model=far)
+    memory.revise(3, embedding, {4: answer}, [4])
+    memory.forget(4)
+    assert told == [("revise", 3, {4: 24}, [4]), ("forget", 4)]
 
 
 def test_everything_find_and_propagate_are_the_same_from_afar(nano) -> None:

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 
 from napari_segany.cluster.link import Link
-from napari_segany.cluster.wire import Facts, ForgottenError, pack_prompt, unpack_answers, unpack_found
+from napari_segany.cluster.wire import Facts, ForgottenError, pack_found, pack_prompt, unpack_answers, unpack_found
 from napari_segany.core.concepts import Examples
 from napari_segany.core.errors import UnsupportedError
 from napari_segany.core.instances import Instances
@@ -118,9 +118,14 @@ class RemoteModel:
 class RemoteStackModel(RemoteModel):
     """A `StackModel` on a worker."""
 
+    def __init__(self, link: Link, facts: Facts) -> None:
+        super().__init__(link, facts)
+        self.revises = facts.revises
+
     def tracker(self, frames: int, motion: bool = False) -> RemoteTracker:
         """A fresh memory; see `StackModel.tracker`."""
-        return self.make(RemoteTracker(self, frames, motion))
+        kind = RemoteRevisableTracker if self.revises else RemoteTracker
+        return self.make(kind(self, frames, motion))
 
 
 class RemoteConceptModel(RemoteStackModel):
@@ -205,6 +210,26 @@ class RemoteTracker:
         # Later frames are reminded of these, should the memory be lost.
         self._recent.append((frame, embedding, {i: _mask_prompt(mask) for i, mask in masks.items() if mask.any()}))
         return found
+
+    def forget(self, object_id: int) -> None:
+        """Drop an object; see `Tracker.forget`."""
+        self.model.call("forget", self.key, object_id)
+        for objects in (*(given for _, given in self._given.values()), *(masks for *_, masks in self._recent)):
+            objects.pop(object_id, None)
+
+
+class RemoteRevisableTracker(RemoteTracker):
+    """A `RevisableTracker` on a worker."""
+
+    def revise(
+        self, frame: int, embedding: RemoteEmbedding, found: Mapping[int, Candidates], trusted: Collection[int]
+    ) -> None:
+        """Remember other masks than those just found; see `RevisableTracker.revise`."""
+        self.model.check(embedding)
+        self.model.call("revise", self.key, frame, embedding.key, pack_found(found), list(trusted))
+        if self._recent and self._recent[-1][0] == frame:
+            masks = self._recent[-1][2]
+            masks.update({i: _mask_prompt(answer.mask(0)) for i, answer in found.items() if answer.mask(0).any()})
 
 
 def _mask_prompt(mask: np.ndarray) -> Prompt:

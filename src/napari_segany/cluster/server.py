@@ -14,13 +14,14 @@ from napari_segany.cluster.wire import (
     ForgottenError,
     pack_answers,
     pack_found,
+    unpack_found,
     unpack_prompt,
 )
 from napari_segany.core.concepts import Examples
 from napari_segany.core.instances import Instances
 from napari_segany.core.intensity import IntensityRange
 from napari_segany.core.prompts import Prompt
-from napari_segany.core.protocols import Multimask
+from napari_segany.core.protocols import Multimask, RevisableTracker, StackModel
 from napari_segany.core.settings import FindSettings
 
 #: Embeddings, concepts and trackers kept; a client sends again what it still needs and is no longer there.
@@ -73,6 +74,7 @@ class ModelServer:
             str(getattr(model, "dtype", "")).removeprefix("torch."),
             getattr(model, "words", None),
             getattr(model, "everything_settings", None),
+            isinstance(model, StackModel) and isinstance(model.tracker(1), RevisableTracker),
         )
 
     def embed(self, key: str, image: np.ndarray, intensity: IntensityRange | None) -> None:
@@ -113,6 +115,14 @@ class ModelServer:
     def follow(self, key: str, frame: int, embedding: str, objects: Sequence[int], backward: bool) -> Any:
         """See `Tracker.follow`."""
         return pack_found(self._get(key).follow(frame, self._get(embedding), objects, backward))
+
+    def forget(self, key: str, object_id: int) -> None:
+        """See `Tracker.forget`."""
+        self._get(key).forget(object_id)
+
+    def revise(self, key: str, frame: int, embedding: str, found: Any, trusted: Sequence[int]) -> None:
+        """See `RevisableTracker.revise`."""
+        self._get(key).revise(frame, self._get(embedding), unpack_found(found), trusted)
 
     def _keep(self, key: str, value: Any) -> None:
         self._kept[key] = value

@@ -30,6 +30,8 @@ class Facts:
         None for models that do not find concepts.
     everything_settings : EverythingSettings or None
         None for models that do not propose boxes.
+    revises : bool
+        Whether its memories can be told better about a frame; see `RevisableTracker`.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Facts:
     dtype: str
     words: tuple[str, ...] | None
     everything_settings: Any
+    revises: bool
 
 
 @dataclass(frozen=True, eq=False)
