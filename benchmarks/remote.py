@@ -1,13 +1,15 @@
 """Click to mask with a model on another computer, over loopback, against the same model here.
 
 ``python benchmarks/remote.py`` starts a Dask scheduler and one worker on this
-computer. Here and there take turns with one thread each, so that other work
-on the machine slows both alike; "nothing" is a call without work.
+computer. Here and there take turns with one thread each. The worker notes how
+long it computes itself; what is left of the time is the way there and back.
 """
 
 from __future__ import annotations
 
 import argparse
+import time
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +17,22 @@ from distributed import LocalCluster
 from sam import timed
 
 import napari_segany as segany
+from napari_segany.cluster import server
+
+
+class TimedServer(server.ModelServer):
+    """Notes the seconds of its last call."""
+
+    seconds = 0.0
+
+    def call(self, method: str, *args: Any) -> tuple[bool, Any]:
+        """Answer; "last" asks for the seconds."""
+        if method == "last":
+            return True, self.seconds
+        began = time.perf_counter()
+        answer = super().call(method, *args)
+        self.seconds = time.perf_counter() - began
+        return answer
 
 
 def main() -> None:
@@ -24,33 +42,28 @@ def main() -> None:
     args = parser.parse_args()
     # As Dask does for its workers.
     torch.set_num_threads(1)
+    server.ModelServer = TimedServer  # type: ignore[misc]
     image = (np.random.default_rng(0).random((args.side, args.side)) * 60000).astype(np.uint16)
     with LocalCluster(n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
-        models = {"here": segany.load_model("nano", device="cpu")}
-        models["there"] = segany.load_model("nano", device=cluster.scheduler_address)
-        embeddings, encode = {}, {}
-        for name, model in models.items():
-            model.embed(image)
-            encode[name] = timed(lambda name=name, model=model: embeddings.update({name: model.embed(image)}))  # type: ignore[misc]
+        here = segany.load_model("nano", device="cpu")
+        there: Any = segany.load_model("nano", device=cluster.scheduler_address)
         places = np.random.default_rng(1).uniform(0.1 * args.side, 0.9 * args.side, (args.clicks, 2))
-        times: dict[str, list[float]] = {f"{kind}, {name}": [] for kind in ("click", "box") for name in models}
-        for y, x in places:
-            for name, model in models.items():
-                embedding = embeddings[name]
-                click = timed(lambda: segany.segment(embedding, points=[(y, x)], model=model).best)
-                box = timed(lambda: segany.segment(embedding, box=(y - 20, x - 20, y + 20, x + 20), model=model).best)
-                times[f"click, {name}"].append(1e3 * click)
-                times[f"box, {name}"].append(1e3 * box)
-        for kind in ("click", "box"):
-            here, there = (np.array(times[f"{kind}, {name}"]) for name in models)
-            print(
-                f"{kind}: here {np.median(here):.0f} ms, there {np.median(there):.0f} ms; "
-                f"median difference of pairs {np.median(there - here):+.0f} ms"
-            )
-        nothing = [1e3 * timed(lambda: models["there"].link.call("facts")) for _ in range(args.clicks)]
-        print(f"nothing: {np.median(nothing):.1f} ms")
-        print(f"embed {args.side} px: here {1e3 * encode['here']:.0f} ms, there {1e3 * encode['there']:.0f} ms")
-        models["there"].link.close()
+        near, far = here.embed(image), there.embed(image)
+        kinds = {
+            "click": lambda y, x: {"points": [(y, x)]},
+            "box": lambda y, x: {"box": (y - 20, x - 20, y + 20, x + 20)},
+        }
+        for kind, prompt in kinds.items():
+            rows = []
+            for y, x in places:
+                local = timed(lambda: segany.segment(near, model=here, **prompt(y, x)).best)
+                remote = timed(lambda: segany.segment(far, model=there, **prompt(y, x)).best)
+                rows.append((local, remote, remote - there.link.call("last")))
+            local, remote, way = 1e3 * np.median(rows, axis=0)
+            print(f"{kind}: here {local:.0f} ms, there {remote:.0f} ms, of which on the way {way:.0f} ms")
+        way = timed(lambda: there.embed(image)) - there.link.call("last")
+        print(f"sending a plane of {args.side} pixels: {1e3 * way:.0f} ms on the way")
+        there.link.close()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_segany.cluster.pages import keep_pages
 from napari_segany.cluster.wire import (
     Answers,
     Facts,
@@ -60,6 +61,7 @@ class ModelServer:
         if self._model is None:
             from napari_segany.models.registry import load_model
 
+            keep_pages()
             self._model = load_model(self.name, dtype=self.dtype)
         return self._model
 

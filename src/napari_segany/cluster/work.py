@@ -10,6 +10,7 @@ from threading import Lock
 from typing import Any
 
 from napari_segany.cluster.connection import told_where
+from napari_segany.cluster.pages import keep_pages
 from napari_segany.core.prompts import Prompt
 from napari_segany.core.protocols import ImageModel, StackModel
 from napari_segany.core.settings import PropagationSettings
@@ -88,6 +89,7 @@ def _kept(key: Any, make: Any) -> Any:
 def _model(name: str) -> ImageModel:
     from napari_segany.models.registry import load_model
 
+    keep_pages()
     return _kept(("model", name), lambda: load_model(name))
 
 
