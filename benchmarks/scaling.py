@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +25,13 @@ import napari_segany as segany
 from napari_segany.core.settings import FindSettings
 
 
-def table(title: str, rows: list[tuple[object, float, str]]) -> None:
-    """Print sizes, seconds, multiples of the first row, and a remark."""
+def table(title: str, rows: Iterable[tuple[int, float, str]]) -> None:
+    """Print sizes, seconds, multiples of the first row, and a remark, as they come."""
     print(title)
+    first = None
     for size, seconds, remark in rows:
-        print(f"  {size!s:>6}  {seconds:8.2f} s  {seconds / rows[0][1]:6.2f}x  {remark}")
+        first = first or seconds
+        print(f"  {size:>6}  {seconds:8.2f} s  {seconds / first:6.2f}x  {remark}", flush=True)
 
 
 def memory() -> float:
@@ -36,7 +39,7 @@ def memory() -> float:
     return psutil.Process().memory_info().rss / 1e6
 
 
-def by_objects(counts: list[int]) -> None:
+def by_objects(counts: list[int]) -> Iterator[tuple[int, float, str]]:
     """Carry so many objects over two planes of 1024 pixels."""
     image = np.zeros((3, 1024, 1024), dtype=np.uint8)
     ys, xs = np.mgrid[:1024, :1024]
@@ -46,7 +49,7 @@ def by_objects(counts: list[int]) -> None:
             y0, x0 = max(y - 20, 0), max(x - 20, 0)
             window = (slice(y0, y + 20), slice(x0, x + 20))
             image[frame][window][(ys[window] - y) ** 2 + (xs[window] - x - frame) ** 2 < 144] = 200
-    model, rows = segany.load_model("nano", device="cpu"), []
+    model = segany.load_model("nano", device="cpu")
     for count in counts:
         session = segany.Session(image, model=model)
         labels = np.zeros((1024, 1024), dtype=np.int32)
@@ -57,26 +60,24 @@ def by_objects(counts: list[int]) -> None:
         for frame in range(3):
             session.embedding(frame)
         seconds = timed(lambda session=session: list(session.propagate(direction="forward"))) / 2
-        rows.append((count, seconds, f"{1e3 * seconds / count:.0f} ms an object"))
-    table("objects: one plane of a propagation, encoded before", rows)
+        yield count, seconds, f"{1e3 * seconds / count:.0f} ms an object"
 
 
-def by_planes(counts: list[int]) -> None:
+def by_planes(counts: list[int]) -> Iterator[tuple[int, float, str]]:
     """Carry one object through so many planes of 256 pixels."""
-    model, rows = segany.load_model("nano", device="cpu"), []
+    model = segany.load_model("nano", device="cpu")
     for count in counts:
         stack = planes(count, 256)
         session = segany.Session(np.repeat(stack[:1], count, axis=0), model=model)
         session.prompt(1, 0, box=(100, 100, 140, 140))
         before = memory()
         seconds = timed(lambda session=session: list(session.propagate(direction="forward")))
-        rows.append((count, seconds, f"{1e3 * seconds / count:.0f} ms a plane, memory {memory() - before:+.0f} MB"))
-    table("planes: propagating one object, 256 pixels", rows)
+        yield count, seconds, f"{1e3 * seconds / count:.0f} ms a plane, memory {memory() - before:+.0f} MB"
 
 
-def by_sides(sides: list[int], folder: Path) -> None:
+def by_sides(sides: list[int], folder: Path) -> Iterator[tuple[int, float, str]]:
     """Find nuclei in images of so many pixels a side, tile by tile."""
-    model, rows = segany.load_model("nano", device="cpu"), []
+    model = segany.load_model("nano", device="cpu")
     tile = planes(1, 1024)[0]
     for side in sides:
         path = folder / f"{side}.zarr"
@@ -94,15 +95,13 @@ def by_sides(sides: list[int], folder: Path) -> None:
             )
         )
         remark = f"{found[0].objects} objects, memory {memory() - before:+.0f} MB, labels {4e-6 * side**2:.0f} MB"
-        rows.append((side, seconds, remark))
-    table("side of the image: find, read and written in tiles", rows)
+        yield side, seconds, remark
 
 
-def by_workers(counts: list[int], folder: Path) -> None:
+def by_workers(counts: list[int], folder: Path) -> Iterator[tuple[int, float, str]]:
     """Label planes with so many workers of one thread each; the start of workers is left out."""
     stack = planes(8, 512)
     zarr.create_array(folder / "stack.zarr", data=stack, chunks=(1, 512, 512))
-    rows = []
     for count in counts:
         with LocalCluster(
             n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None, env={"OMP_NUM_THREADS": "1"}
@@ -111,8 +110,7 @@ def by_workers(counts: list[int], folder: Path) -> None:
             segany.label(folder / "stack.zarr", folder / f"warm{count}.zarr", model="nano", scheduler=where)
             began = time.perf_counter()
             segany.label(folder / "stack.zarr", folder / f"w{count}.zarr", model="nano", scheduler=where)
-            rows.append((count, time.perf_counter() - began, "8 planes of 512 pixels, everything"))
-    table("workers: one thread each", rows)
+            yield count, time.perf_counter() - began, "8 planes of 512 pixels, everything"
 
 
 def main() -> None:
@@ -124,13 +122,13 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         if args.objects:
-            by_objects(args.objects)
+            table("objects: one plane of a propagation, encoded before", by_objects(args.objects))
         if args.planes:
-            by_planes(args.planes)
+            table("planes: propagating one object, 256 pixels", by_planes(args.planes))
         if args.sides:
-            by_sides(args.sides, Path(folder))
+            table("side of the image: find, read and written in tiles", by_sides(args.sides, Path(folder)))
         if args.workers:
-            by_workers(args.workers, Path(folder))
+            table("workers: one thread each", by_workers(args.workers, Path(folder)))
 
 
 if __name__ == "__main__":
