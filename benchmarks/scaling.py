@@ -100,8 +100,8 @@ def by_sides(sides: list[int], folder: Path) -> Iterator[tuple[int, float, str]]
 
 def by_workers(counts: list[int], folder: Path) -> Iterator[tuple[int, float, str]]:
     """Label planes with so many workers of one thread each; the start of workers is left out."""
-    stack = planes(8, 512)
-    zarr.create_array(folder / "stack.zarr", data=stack, chunks=(1, 512, 512))
+    stack = planes(6, 256)
+    zarr.create_array(folder / "stack.zarr", data=stack, chunks=(1, 256, 256))
     for count in counts:
         with LocalCluster(
             n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None, env={"OMP_NUM_THREADS": "1"}
@@ -110,7 +110,7 @@ def by_workers(counts: list[int], folder: Path) -> Iterator[tuple[int, float, st
             segany.label(folder / "stack.zarr", folder / f"warm{count}.zarr", model="nano", scheduler=where)
             began = time.perf_counter()
             segany.label(folder / "stack.zarr", folder / f"w{count}.zarr", model="nano", scheduler=where)
-            yield count, time.perf_counter() - began, "8 planes of 512 pixels, everything"
+            yield count, time.perf_counter() - began, "6 planes of 256 pixels, everything"
 
 
 def main() -> None:
