@@ -254,7 +254,7 @@ def check_models(folder: Path, said: list[list]) -> str:
     assert len(own) >= len(said) and {info.family for info in own} <= {"nano"}, "a model is gone"
     for info in own[-2:]:
         segany.load_model(info.name, device="cpu")
-    return "file" if list((folder / "models").glob("*.part")) else "nothing"
+    return "file" if list((folder / "models").glob("*.new")) else "nothing"
 
 
 def check_training(folder: Path, said: list[list]) -> str:

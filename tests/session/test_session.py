@@ -119,6 +119,17 @@ def test_another_model_keeps_prompts_and_labels(session: Session) -> None:
     session.prompt(1, 0, points=[(30, 30)])
 
 
+def test_a_removed_object_is_not_accepted_until_it_is_back(session: Session) -> None:
+    session.prompt(1, 0, points=[(20, 25)])
+    session.remove(1)
+    assert session.candidates(1, 0) is None
+    with pytest.raises(InvalidPromptError, match="prompt it first"):
+        session.accept(1, 0)
+    session.undo()
+    session.accept(1, 0)
+    assert (session.labels[0] == 1).any()
+
+
 def test_next_object_id_is_free(session: Session) -> None:
     assert session.next_object_id() == 1
     session.prompt(4, 0, points=[(5, 5)])

@@ -150,7 +150,8 @@ class Session:
         key = object_id, frame
         prompt, known = self.prompts.get(key), self._candidates.get(key)
         if prompt is None or known is not None:
-            return known
+            # Those of an object that was removed are kept for its return.
+            return None if prompt is None else known
         model = self.model
         (answer,) = model.predict(self.embedding(frame), [prompt])
         with self._lock:
