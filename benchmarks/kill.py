@@ -42,7 +42,8 @@ from napari_segany.models import checkpoints, registry
 from napari_segany.models.download import download
 from napari_segany.models.nano.network import Nano, NanoConfig
 from napari_segany.models.nano.weights import save_weights
-from napari_segany.training import nano as training
+from napari_segany.training import run as training
+from napari_segany.training.optimiser import Optimiser
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.fakes import DiscModel, disc
@@ -142,7 +143,7 @@ def keep_models(folder: Path, say: Say, seed: int) -> None:
 def train(folder: Path, say: Say, seed: int) -> None:
     """Write one checkpoint of a training after the other; all weights of number n are n."""
     model, average = Nano(SMALL), Nano(SMALL)
-    optimiser = training.Optimiser(model, 1e-3, 0.0)
+    optimiser = Optimiser(model, 1e-3, 0.0)
     say("ready")
     for step in range(1, 1000):
         with torch.no_grad():
