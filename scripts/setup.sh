@@ -1,5 +1,5 @@
-# Make .venv with this checkout installed in it: extra=all; . scripts/setup.sh
-# Sourced by demo.sh and test.sh. POSIX sh, nothing but Python is expected.
+# Make .venv, or the environment that $venv names, with this checkout installed in it: extra=all; . scripts/setup.sh
+# Sourced by the other scripts. POSIX sh, nothing but Python is expected.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 cd "$root"
@@ -38,18 +38,19 @@ if command -v apt-get >/dev/null 2>&1; then
   fi
 fi
 
-[ -x .venv/bin/python ] || "$python" -m venv .venv
-pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
+venv=${venv:-.venv}
+[ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 
 # Torch first, so that no later requirement chooses its build.
 torch=torch==2.13.0
-if ! .venv/bin/python -c 'import torch' 2>/dev/null; then
+if ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
   if command -v nvidia-smi >/dev/null 2>&1 || [ "$(uname)" != Linux ]; then
     pip install -q "$torch"
   elif pip install -q --dry-run --ignore-installed --report - "$torch" 2>/dev/null | grep -q '"name": "nvidia-'; then
     # The registry would send gigabytes of CUDA to a machine without a GPU.
     pip install -q "$torch" --index-url https://download.pytorch.org/whl/cpu || {
-      echo "No CPU build of torch can be reached; install one into .venv and run this again." >&2
+      echo "No CPU build of torch can be reached; install one into $venv and run this again." >&2
       exit 1
     }
   else

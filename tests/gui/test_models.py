@@ -13,7 +13,9 @@ from qtpy.QtGui import QDropEvent
 from qtpy.QtWidgets import QFileDialog
 
 from napari_segany import api
+from napari_segany.core.errors import InsufficientMemoryError
 from napari_segany.models import registry
+from tests.fakes import DiscModel
 from tests.weight_server import CONTENT, DIGEST, Server
 
 NANO = Path(registry.__file__).parent / "nano" / "nano.safetensors"
@@ -179,6 +181,37 @@ def test_precision_and_memory(shop: Any, monkeypatch: Any) -> None:
     bench.settle()
     assert asked == [{"device": "cpu", "dtype": "float32"}]
     assert bench.widget.models.memory.text() == "disc on cpu in float32, 8.0 GB of memory free"
+
+
+@pytest.mark.parametrize("fails", ["embed", "predict"])
+def test_when_a_gpu_runs_out_of_memory_the_cpu_goes_on(
+    shop: Any, monkeypatch: Any, warnings_shown: list[str], fails: str
+) -> None:
+    import numpy as np
+
+    class Full(DiscModel):
+        """A model on a GPU without room."""
+
+        device = "cuda:0"
+
+    def refuse(*args: Any) -> None:
+        raise InsufficientMemoryError("There is not enough memory for this.")
+
+    setattr(Full, fails, refuse)
+    bench = shop()
+    monkeypatch.setattr(
+        api, "load_model", lambda name, device, dtype: DiscModel("disc") if device == "cpu" else Full("disc")
+    )
+    bench.viewer.add_image(np.random.default_rng(0).random((20, 20)))
+    bench.controller.use_tool("points")
+    bench.settle()
+    bench.click(10, 10)
+    bench.settle()
+    assert bench.widget.models.device.currentText() == "cpu"
+    assert [text for text in warnings_shown if "memory" in text] == [
+        "The memory of cuda:0 ran out: the CPU computes from now on, prompts stay and are asked again."
+    ]
+    assert bench.preview().any()
 
 
 def test_the_address_of_another_computer_is_typed(shop: Any, monkeypatch: Any) -> None:

@@ -184,6 +184,11 @@ class Controller(QObject):
             self.output.highest = highest
             self.set_object(max(self.object_id, highest + 1))
 
+    @property
+    def computes_on(self) -> str:
+        """The device that the model is on."""
+        return self._model.where
+
     def choose_model(self, name: str, device: str = "auto", dtype: str = "auto") -> None:
         """Answer with another model from now on; prompts and labels stay. It is loaded when it is first needed."""
         if (name, device, dtype) == (self._model.name, self._model.device, self._model.dtype):

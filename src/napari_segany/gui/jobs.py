@@ -12,7 +12,7 @@ from napari.utils.notifications import show_warning
 from psygnal import Signal
 from superqt.utils import create_worker as create_quick_worker
 
-from napari_segany.core.errors import SeganyError
+from napari_segany.core.errors import InsufficientMemoryError, SeganyError
 
 
 @dataclass
@@ -47,9 +47,11 @@ class Outcome:
     value: Any = None
     error: Exception | None = None
 
-    def tell(self) -> None:
+    def tell(self, out_of_memory: Callable[[str], None] = show_warning) -> None:
         """Show a refusal as one sentence; raise any other error, for napari to report."""
-        if isinstance(self.error, SeganyError):
+        if isinstance(self.error, InsufficientMemoryError):
+            out_of_memory(str(self.error))
+        elif isinstance(self.error, SeganyError):
             show_warning(str(self.error))
         elif self.error is not None:
             raise self.error
@@ -60,6 +62,8 @@ class Jobs:
 
     #: What is being done now, empty when the queue is.
     busy_changed = Signal(str)
+    #: The sentence that says so.
+    out_of_memory = Signal(str)
 
     def __init__(self) -> None:
         self._waiting: deque[Job] = deque()
@@ -112,7 +116,7 @@ class Jobs:
                 job.then(outcome.value)
             else:
                 job.failed()
-                outcome.tell()
+                outcome.tell(self.out_of_memory.emit)
 
         def finished() -> None:
             self._running = False

@@ -26,11 +26,14 @@ class ModelChoice:
             self.model = api.load_model(self.name, device=self.device, dtype=self.dtype)
         return self.model
 
+    @property
+    def where(self) -> str:
+        """The device in use; the one that is wanted before the model is loaded."""
+        return str(getattr(self.model, "device", self.device))
+
     def describe(self) -> str:
         """Name the model and the device in use; empty before it is loaded."""
-        if self.model is None:
-            return ""
-        return f"{self.model.name} on {getattr(self.model, 'device', self.device)}"
+        return "" if self.model is None else f"{self.model.name} on {self.where}"
 
     def describe_memory(self) -> str:
         """Tell the precision in use and what memory is left; empty before the model is loaded."""

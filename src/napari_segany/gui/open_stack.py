@@ -145,9 +145,11 @@ class OpenStack:
             self.sent[key] = drawn
 
     def forget_answers(self) -> None:
-        """Drop the answers to what is not asked any more, of another model or another intensity range."""
+        """Drop the answers of another model or another intensity range; what was refused is sent again."""
         self.answers.clear()
         self.chosen.clear()
+        for key in self.sent.keys() - self.session.prompts.keys():
+            del self.sent[key]
 
     def _forget(self, key: Key) -> None:
         for table in (self.sent, self.answers, self.painted, self._requests):

@@ -30,6 +30,8 @@ class Propagation(QObject):
     paused_changed = QtSignal(bool)
     #: Planes done, planes in all; 0 in all where that is not known.
     progressed = QtSignal(int, int)
+    #: The sentence that says so.
+    out_of_memory = QtSignal(str)
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +82,7 @@ class Propagation(QObject):
 
         def returned(outcome: Outcome) -> None:
             if not run.stop.is_set():
-                outcome.tell()
+                outcome.tell(self.out_of_memory.emit)
 
         def finished() -> None:
             if run is self._run:

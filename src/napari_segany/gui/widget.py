@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from napari.layers import Layer
+from napari.utils.notifications import show_warning
 from napari.utils.theme import get_theme
 from napari.viewer import Viewer
 from qtpy.compat import isalive
@@ -169,6 +170,8 @@ class SegmentWidget(QWidget):
         controller.propagation.running_changed.connect(self.propagate.show_running)
         controller.propagation.progressed.connect(self.propagate.show_progress)
         controller.memory_changed.connect(self.models.memory.setText)
+        for queue in (controller.jobs, controller.propagation):
+            queue.out_of_memory.connect(self._on_out_of_memory)
         controller.doubts_changed.connect(self.tracks.show_doubts)
         controller.clicks_changed.connect(self.adapt.clicks.setText)
         controller.adapting.learned.connect(self.adapt.result.setText)
@@ -190,6 +193,16 @@ class SegmentWidget(QWidget):
         name, models = self.images.model.currentText(), self.models
         if name:
             self.controller.choose_model(name, models.device.currentText(), models.precision.currentText())
+
+    def _on_out_of_memory(self, sentence: str) -> None:
+        """Go on on the CPU when a GPU's memory ran out; elsewhere say so."""
+        where = self.controller.computes_on
+        if not where.startswith(("cuda", "mps")):
+            show_warning(sentence)
+            return
+        show_warning(f"The memory of {where} ran out: the CPU computes from now on, prompts stay and are asked again.")
+        self.models.device.setCurrentText("cpu")
+        self.controller.sync()
 
     def _on_use(self) -> None:
         chosen = self.models.chosen
