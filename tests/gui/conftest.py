@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,13 @@ import pytest
 from napari_segany import api
 from napari_segany.core.protocols import ModelInfo
 from tests.fakes import DiscModel
+
+
+@pytest.fixture(autouse=True, scope="module")
+def what_is_there_is_not_searched_for_garbage() -> None:
+    """napari collects garbage whenever a layer goes, which takes a second each time with all libraries loaded."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
