@@ -110,7 +110,7 @@ def test_answers_equal_transformers(
     if asked.box is not None:
         inputs["input_boxes"] = to_input(asked.box.reshape(2, 2)).reshape(1, 1, 4)
     if asked.mask is not None:
-        inputs["input_masks"] = ours._mask_input(embedding, asked.mask)[None]
+        inputs["input_masks"] = ours.mask_input(embedding, asked.mask)[None]
     features = embedding.features.transpose(1, 2).unflatten(2, (16, 16))
     expected = oracle(image_embeddings=features, multimask_output=multimask, **inputs)
     (answer,) = ours.predict(embedding, [asked], multimask)
