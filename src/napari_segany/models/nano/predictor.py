@@ -128,7 +128,9 @@ class NanoModel:
             return answer
         logits, scores = (torch.from_numpy(part)[None] for part in answer)
         judged = self.network.judge(logits.to(self.device), scores.logit(EPSILON).to(self.device), view.level)
-        return answer[0], judged[0].sigmoid().cpu().numpy()
+        # Which mask is the best stays the decoder's choice; how good it is, is the judge's.
+        best_first = np.sort(judged[0].sigmoid().cpu().numpy())[::-1]
+        return answer[0], best_first[np.argsort(np.argsort(-answer[1], kind="stable"))]
 
     @torch.inference_mode()
     def looks(
