@@ -222,6 +222,12 @@ def use(state: SessionState) -> None:
     session.undo()
 
 
+def use_what_opens(path: Path) -> None:
+    state = refused_or_not(lambda: load_state(path), StorageError)
+    if state is not None:
+        use(state)
+
+
 @given(st.data())
 @fuzz(50)
 @pytest.mark.filterwarnings("ignore")
@@ -234,9 +240,7 @@ def test_damaged_sessions(data: st.DataObject) -> None:
             file.write_text(json.dumps(spoiled(json.loads(file.read_text()), data)))
         else:
             file.write_bytes(data.draw(damaged(file.read_bytes())))
-        state = refused_or_not(lambda: load_state(path), StorageError)
-        if state is not None:
-            use(state)
+        use_what_opens(path)
 
 
 EVENTS = [
@@ -261,9 +265,7 @@ def test_damaged_journals(data: st.DataObject) -> None:
         file.write_bytes(b"%08x %s\n" % (zlib.crc32(body), body))
         if data.draw(st.booleans()):
             file.write_bytes(data.draw(damaged(file.read_bytes())))
-        state = refused_or_not(lambda: load_state(path), StorageError)
-        if state is not None:
-            use(state)
+        use_what_opens(path)
         # What comes after it is kept.
         journal = Journal(file)
         journal.append({"event": "frame", "frame": 1})

@@ -34,6 +34,7 @@ from napari_segany.session.propagation import Runs
 from napari_segany.session.session import Direction
 from napari_segany.session.tiling import search
 from napari_segany.session.volume_session import VolumeSession as _VolumeSession
+from napari_segany.training import train_nano as train_nano
 
 if TYPE_CHECKING:
     from napari_segany.io.frames import Frames
@@ -349,20 +350,6 @@ def _checked(image: np.ndarray | Embedding) -> tuple[np.ndarray | Embedding, tup
         return image, image.image_shape
     array = check_image(image)
     return array, (array.shape[0], array.shape[1])
-
-
-def train_nano(
-    data: Path | None,
-    out: Path,
-    minutes: float | None = None,
-    config: Path | None = None,
-    start: Path | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> Path:
-    """Train nano; see `napari_segany.training.train_nano`."""
-    from napari_segany import training
-
-    return training.train_nano(data, out, minutes, config, start, progress)
 
 
 def open_stack(

@@ -82,7 +82,9 @@ def test_model_learns_what_was_accepted_and_answers_at_once(open_bench: Any, tea
     assert "3 objects" in text and "IoU 0.50 before, 0.75 now" in text
 
 
-def test_learning_is_cancelled(open_bench: Any, teacher: Teacher, warnings_shown: list[str]) -> None:
+@pytest.fixture
+def learning_bench(open_bench: Any, teacher: Teacher) -> Any:
+    """A window in which a model has begun to learn one object, and waits after the first step."""
     bench = open_bench(np.random.default_rng(0).random((40, 60)))
     bench.controller.use_tool("points")
     bench.click(10, 10)
@@ -90,6 +92,11 @@ def test_learning_is_cancelled(open_bench: Any, teacher: Teacher, warnings_shown
     teacher.go_on.clear()
     adapt(bench, "mine", steps=100)
     bench.qtbot.waitUntil(lambda: len(bench.widget.adapt.plot.losses) == 1)
+    return bench
+
+
+def test_learning_is_cancelled(learning_bench: Any, teacher: Teacher, warnings_shown: list[str]) -> None:
+    bench = learning_bench
     assert bench.widget.adapt.cancel.isEnabled() and not bench.widget.adapt.run.isEnabled()
     bench.click(30, 30)
     assert bench.preview()[30, 30], "clicks are answered while a model learns"
@@ -100,15 +107,9 @@ def test_learning_is_cancelled(open_bench: Any, teacher: Teacher, warnings_shown
     assert bench.controller._model.name == "disc"
 
 
-def test_closing_while_a_model_learns(open_bench: Any, teacher: Teacher, qtbot: Any) -> None:
-    bench = open_bench(np.random.default_rng(0).random((40, 60)))
-    bench.controller.use_tool("points")
-    bench.click(10, 10)
-    bench.key("J")
-    teacher.go_on.clear()
-    adapt(bench, "mine", steps=100)
+def test_closing_while_a_model_learns(learning_bench: Any, teacher: Teacher, qtbot: Any) -> None:
+    bench = learning_bench
     learning, models = bench.controller.adapting.learning, bench.widget.models
-    qtbot.waitUntil(lambda: len(bench.widget.adapt.plot.losses) == 1)
     bench.viewer.window.remove_dock_widget(bench.widget)
     teacher.go_on.set()
     qtbot.waitUntil(lambda: not learning.running, timeout=10_000)

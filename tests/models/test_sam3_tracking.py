@@ -262,14 +262,17 @@ def test_the_loop_equals_transformers(
         assert set(ours) == set(masks), frame
         for object_id, carried in ours.items():
             y0, x0, y1, x1 = carried.box
-            np.testing.assert_array_equal(carried.mask, masks[object_id] > 0)
+            logits = masks[object_id]
+            # On which side of zero a cell falls that lies on it is a matter of rounding.
+            sure = np.abs(logits) > TOLERANCE * np.abs(logits).max()
+            np.testing.assert_array_equal(carried.mask[sure], logits[sure] > 0)
             if object_id not in births or object_id in theirs.renewed:
                 # Of a detection, only the outline is kept.
                 assert births.setdefault(object_id, frame) == frame or object_id in theirs.renewed
                 if births[object_id] == frame:
                     assert carried.score == pytest.approx(theirs.scores[object_id], rel=TOLERANCE)
             else:
-                a, b = carried.logits, masks[object_id][y0:y1, x0:x1]
+                a, b = carried.logits, logits[y0:y1, x0:x1]
                 # Whether a cell that is neither inside nor outside was cleared is a matter of rounding.
                 kept = ~np.isclose(np.abs(a), SPECK_LOGIT) & ~np.isclose(np.abs(b), SPECK_LOGIT)
                 assert relative(torch.from_numpy(a[kept]), torch.from_numpy(b[kept])) < TOLERANCE

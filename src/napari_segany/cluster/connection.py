@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
-from napari_segany.core.errors import ClusterError, SeganyError
+from napari_segany.core.errors import ClusterError, SeganyError, first_line
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ def connect(address: str, resources: Mapping[str, float] | None = None, patience
             client = Client(address, timeout=patience, set_as_default=False)
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             raise ClusterError(
-                f'No Dask scheduler answers at {address}: {_first_line(error)}. Start one with "dask scheduler", '
+                f'No Dask scheduler answers at {address}: {first_line(error)}. Start one with "dask scheduler", '
                 "and check the address, the firewall and the certificates."
             ) from error
     try:
@@ -112,7 +112,7 @@ def result_of(future: Any, what: str) -> Any:
     except ImportError as error:
         raise ClusterError(f"The workers cannot run napari-segany ({error}); install it where they run.") from error
     except Exception as error:
-        raise ClusterError(f"{what} failed on a worker: {_first_line(error)}.") from error
+        raise ClusterError(f"{what} failed on a worker: {first_line(error)}.") from error
 
 
 def told_where(work: Callable[..., T]) -> Callable[..., T]:
@@ -129,7 +129,3 @@ def told_where(work: Callable[..., T]) -> Callable[..., T]:
             raise type(error)(f"On the worker {get_worker().address}: {error}") from error
 
     return named
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")

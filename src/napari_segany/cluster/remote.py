@@ -22,7 +22,7 @@ from napari_segany.core.errors import UnsupportedError
 from napari_segany.core.instances import Instances
 from napari_segany.core.intensity import IntensityRange
 from napari_segany.core.masks import Candidates
-from napari_segany.core.prompts import MASK_LOGIT, Prompt
+from napari_segany.core.prompts import Prompt, mask_logits
 from napari_segany.core.protocols import ImageModel, Multimask
 from napari_segany.core.settings import EverythingSettings, FindSettings
 
@@ -233,7 +233,7 @@ class RemoteRevisableTracker(RemoteTracker):
 
 
 def _mask_prompt(mask: np.ndarray) -> Prompt:
-    return pack_prompt(Prompt(mask=np.where(mask, MASK_LOGIT, -MASK_LOGIT).astype(np.float32)))
+    return pack_prompt(Prompt(mask=mask_logits(mask)))
 
 
 def load_remote(name: str, address: str, dtype: str = "auto") -> ImageModel:

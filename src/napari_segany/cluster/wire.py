@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from napari_segany.core.masks import Candidates, LogitsGrid
-from napari_segany.core.prompts import MASK_LOGIT, Prompt
+from napari_segany.core.prompts import MASK_LOGIT, Prompt, mask_logits
 
 
 class ForgottenError(LookupError):
@@ -90,7 +90,7 @@ def unpack_prompt(prompt: Prompt) -> Prompt:
     if not isinstance(packed, Bits):
         return prompt
     inside = np.unpackbits(packed.data, count=packed.shape[0] * packed.shape[1]).reshape(packed.shape)
-    return replace(prompt, mask=np.where(inside, MASK_LOGIT, -MASK_LOGIT).astype(np.float32))
+    return replace(prompt, mask=mask_logits(inside))
 
 
 def pack_answers(candidates: Sequence[Candidates]) -> Answers:

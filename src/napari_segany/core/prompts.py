@@ -62,6 +62,11 @@ class Prompt:
 MASK_LOGIT = 10.0
 
 
+def mask_logits(mask: np.ndarray) -> np.ndarray:
+    """Logits, float32, of a boolean mask whose every pixel is sure; any shape to the same."""
+    return np.where(mask, MASK_LOGIT, -MASK_LOGIT).astype(np.float32)
+
+
 def make_prompt(
     shape: tuple[int, int],
     points: PointsLike | None = None,
@@ -177,7 +182,7 @@ def _check_mask(shape: tuple[int, int], mask: np.ndarray) -> np.ndarray:
         inside = mask != 0
         if not inside.any():
             raise InvalidPromptError("The mask prompt is empty: no pixel is inside.")
-        return np.where(inside, MASK_LOGIT, -MASK_LOGIT).astype(np.float32)
+        return mask_logits(inside)
     if mask.dtype.kind != "f" or not np.isfinite(mask).all():
         raise InvalidPromptError("A mask must be boolean, integer, or finite floating logits.")
     return mask.astype(np.float32)

@@ -9,7 +9,7 @@ import numpy as np
 from napari_segany.core.boxes import Box
 from napari_segany.core.instances import Found, found_iou
 from napari_segany.core.masks import Candidates, bounding_box, interior_point, paste
-from napari_segany.core.prompts import MASK_LOGIT, Prompt
+from napari_segany.core.prompts import Prompt, mask_logits
 from napari_segany.core.settings import PropagationSettings
 
 
@@ -45,7 +45,7 @@ class Carried:
         """Take a mask (H, W) that a person has accepted, sure of every pixel."""
         box = bounding_box(mask)
         inside = mask[box[0] : box[2], box[1] : box[3]]
-        return cls(mask.shape, box, np.where(inside, MASK_LOGIT, -MASK_LOGIT).astype(np.float32), 1.0)  # type: ignore[arg-type]
+        return cls(mask.shape, box, mask_logits(inside), 1.0)  # type: ignore[arg-type]
 
     @property
     def patch(self) -> np.ndarray:
@@ -74,7 +74,7 @@ class Carried:
             points=np.array([[self.box[0] + y, self.box[1] + x]], dtype=np.float64),
             labels=np.ones(1, dtype=np.int64),
             box=np.array(self.box, dtype=np.float64),
-            mask=np.where(self.mask, MASK_LOGIT, -MASK_LOGIT).astype(np.float32),
+            mask=mask_logits(self.mask),
         )
 
     def continues(self, earlier: Carried, settings: PropagationSettings) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from napari_segany.core.instances import Found
-from napari_segany.core.prompts import MASK_LOGIT, Prompt
+from napari_segany.core.prompts import Prompt, mask_logits
 from napari_segany.core.protocols import ConceptModel, Embedding, Tracker
 from napari_segany.core.settings import TrackSettings
 from napari_segany.session.carried import Carried
@@ -125,7 +125,7 @@ class ConceptRun(ABC):
             for concept in self.concepts
         ]
         carried = [
-            Carried(answer.shape, box, np.where(patch, MASK_LOGIT, -MASK_LOGIT).astype(np.float32), float(score))
+            Carried(answer.shape, box, mask_logits(patch), float(score))
             for answer in answers
             for (box, patch), score in zip(answer.found(), answer.scores, strict=True)
         ]
@@ -135,8 +135,7 @@ class ConceptRun(ABC):
 
     def teach(self, frame: int, embedding: Embedding, object_id: int, carried: Carried) -> None:
         """Let the memory learn a mask as the truth."""
-        mask = np.where(carried.mask, MASK_LOGIT, -MASK_LOGIT).astype(np.float32)
-        self.tracker.condition(frame, embedding, {object_id: Prompt(mask=mask)})
+        self.tracker.condition(frame, embedding, {object_id: Prompt(mask=mask_logits(carried.mask))})
 
     def new_id(self) -> int:
         """An id that no object has had."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from napari_segany.core.prompts import MASK_LOGIT, Prompt
+from napari_segany.core.prompts import Prompt, mask_logits
 from napari_segany.core.protocols import Embedding, Tracker
 from napari_segany.core.settings import PropagationSettings
 from napari_segany.session.carried import Carried
@@ -83,9 +83,7 @@ class Run:
         known: dict[int, dict[int, Carried]] = {object_id: {} for object_id in anchors}
         for frame, given in sorted(by_frame.items()):
             prompts = {
-                i: Prompt(mask=np.where(anchor.mask, MASK_LOGIT, -MASK_LOGIT).astype(np.float32))
-                if isinstance(anchor, Carried)
-                else anchor
+                i: Prompt(mask=mask_logits(anchor.mask)) if isinstance(anchor, Carried) else anchor
                 for i, anchor in given.items()
             }
             answers = self.tracker.condition(frame, self.embed(frame), prompts)

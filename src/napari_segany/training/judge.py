@@ -6,9 +6,7 @@ writes the judge into the weight file.
 
 from __future__ import annotations
 
-import argparse
 import copy
-import math
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -25,10 +23,10 @@ from napari_segany.models.device import resolve_dtype
 from napari_segany.models.nano.judge import EPSILON, Judge, figures
 from napari_segany.models.nano.network import MASKS, Nano
 from napari_segany.models.nano.predictor import NanoModel
-from napari_segany.models.nano.weights import load_nano, save_weights
 from napari_segany.training.clicks import inner_click
 from napari_segany.training.folder import read_folder
 from napari_segany.training.generate import KINDS, generate
+from napari_segany.training.heads import teach_weight_file, train_head
 
 #: Objects clicked on in each image, the smallest of them in pixels, and the longest side of images, pixels.
 CLICKS, SMALLEST, LARGEST = 6, 20, 1100
@@ -92,19 +90,22 @@ def train_judge(
 
     seen, scores, ious = collect(data, model, images, seed, progress)
     model.judge = Judge(MASKS)
-    judge = model.judge.train().requires_grad_(True)
+    judge = model.judge
     learned = len(seen) * 9 // 10
-    optimiser = torch.optim.AdamW(judge.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
-    generator = torch.Generator().manual_seed(seed)
-    for epoch in range(EPOCHS):
-        for group in optimiser.param_groups:
-            group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * epoch / EPOCHS))
-        for part in torch.randperm(learned, generator=generator).split(ANSWERS_AT_ONCE):
-            loss = F.binary_cross_entropy_with_logits(judge.correct(seen[part], scores[part]), ious[part])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-    judge.eval().requires_grad_(False)
+
+    def loss_of(part: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(judge.correct(seen[part], scores[part]), ious[part])
+
+    train_head(
+        judge,
+        torch.arange(learned),
+        loss_of,
+        epochs=EPOCHS,
+        at_once=ANSWERS_AT_ONCE,
+        learning_rate=LEARNING_RATE,
+        weight_decay=0.01,
+        seed=seed,
+    )
     with torch.no_grad():
         predicted = judge.correct(seen[learned:], scores[learned:])[:, 0]
     return float(spearmanr(predicted.numpy(), ious[learned:, 0].numpy()).statistic)
@@ -112,15 +113,11 @@ def train_judge(
 
 def main() -> None:
     """Read the command line and train."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="folder of annotated images with an index.json")
-    parser.add_argument("--weights", type=Path, required=True, help="weight file of nano, which is changed")
-    parser.add_argument("--images", type=int, default=400)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    network = load_nano(torch.device("cpu"), torch.float32, args.weights).network
-    print(f"Spearman {train_judge(args.data, network, args.images, args.seed, print):.3f}")
-    save_weights(network, args.weights)
+
+    def train(data: Path | None, network: Nano, images: int, seed: int) -> str:
+        return f"Spearman {train_judge(data, network, images, seed, print):.3f}"
+
+    teach_weight_file(__doc__, "images", 400, train)
 
 
 if __name__ == "__main__":

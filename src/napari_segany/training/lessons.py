@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from napari_segany.core.errors import UnsupportedError
 from napari_segany.core.intensity import DEFAULT_PERCENTILES, estimate_range
 from napari_segany.core.masks import bounding_box
-from napari_segany.core.prompts import MASK_LOGIT, Prompt
+from napari_segany.core.prompts import Prompt, mask_logits
 from napari_segany.core.protocols import ImageModel
 from napari_segany.models.checkpoints import write_state
 from napari_segany.models.nano.network import WINDOW
@@ -134,7 +134,7 @@ class SamLesson:
         """Clicks or boxes on objects of one image, then one corrective click for each."""
         embedding, own, ids = self._shown[rng.integers(len(self._shown))]
         masks = [own == i for i in rng.choice(ids, self._objects)]
-        truth = torch.cat([self._learner.mask_input(embedding, _as_logits(mask)) for mask in masks]).sigmoid()
+        truth = torch.cat([self._learner.mask_input(embedding, mask_logits(mask)) for mask in masks]).sigmoid()
         click = rng.random() < 0.5
         prompts = [_first(mask, click, rng) for mask in masks]
         logits, loss = self._answer(embedding, prompts, truth, click)
@@ -160,10 +160,6 @@ class SamLesson:
     def write(self, model: Taught, path: Path) -> None:
         """In the published layout."""
         write_state(model.network, path)
-
-
-def _as_logits(mask: np.ndarray) -> np.ndarray:
-    return np.where(mask, MASK_LOGIT, -MASK_LOGIT).astype(np.float32)
 
 
 def _first(mask: np.ndarray, click: bool, rng: np.random.Generator) -> Prompt:

@@ -6,8 +6,6 @@ writes the words into the weight file.
 
 from __future__ import annotations
 
-import argparse
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,8 +17,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from napari_segany.models.nano.concepts import CONCEPTS
 from napari_segany.models.nano.network import WINDOW, Nano
-from napari_segany.models.nano.weights import load_nano, save_weights
 from napari_segany.training.crops import Sample, samples
+from napari_segany.training.heads import teach_weight_file, train_head
 from napari_segany.training.mixture import GENERATED_CONCEPTS, Generated, Group, read_examples
 from napari_segany.training.nano import normalise
 
@@ -90,21 +88,24 @@ def train_words(
     share of the objects named rightly on the tenth of the crops that was kept back
     """
     pooled, truth, origin = collect(data, model.eval().requires_grad_(False), crops, seed, progress)
-    head = model.concepts.train().requires_grad_(True)
+    head = model.concepts
     kept_back = origin % 10 == 9
     learned = (~kept_back).nonzero()[:, 0]
-    optimiser = torch.optim.AdamW(head.parameters(), lr=LEARNING_RATE, weight_decay=0.05)
-    generator = torch.Generator().manual_seed(seed)
-    for epoch in range(epochs):
-        for group in optimiser.param_groups:
-            group["lr"] = LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
-        for part in learned[torch.randperm(len(learned), generator=generator)].split(OBJECTS_AT_ONCE):
-            # A crop is one sample, however many of its objects are asked for: features of some are left out.
-            loss = F.cross_entropy(head(head.encode(F.dropout(pooled[part], DROPOUT))), truth[part])
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-    head.eval().requires_grad_(False)
+
+    def loss_of(part: Tensor) -> Tensor:
+        # A crop is one sample, however many of its objects are asked for: features of some are left out.
+        return F.cross_entropy(head(head.encode(F.dropout(pooled[part], DROPOUT))), truth[part])
+
+    train_head(
+        head,
+        learned,
+        loss_of,
+        epochs=epochs,
+        at_once=OBJECTS_AT_ONCE,
+        learning_rate=LEARNING_RATE,
+        weight_decay=0.05,
+        seed=seed,
+    )
     with torch.no_grad():
         named = head(head.encode(pooled[kept_back])).argmax(dim=1)
     return float((named == truth[kept_back]).float().mean())
@@ -112,15 +113,11 @@ def train_words(
 
 def main() -> None:
     """Read the command line and train."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, help="folder of annotated images with an index.json")
-    parser.add_argument("--weights", type=Path, required=True, help="weight file of nano, which is changed")
-    parser.add_argument("--crops", type=int, default=2500)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    network = load_nano(torch.device("cpu"), torch.float32, args.weights).network
-    print(f"{train_words(args.data, network, args.crops, seed=args.seed, progress=print):.3f} named rightly")
-    save_weights(network, args.weights)
+
+    def train(data: Path | None, network: Nano, crops: int, seed: int) -> str:
+        return f"{train_words(data, network, crops, seed=seed, progress=print):.3f} named rightly"
+
+    teach_weight_file(__doc__, "crops", 2500, train)
 
 
 if __name__ == "__main__":

@@ -117,20 +117,26 @@ class NanoModel:
         is looked at on several zoom levels, which then vote.
         """
         chosen, looks = self.looks(embedding, prompts)
+        answers = {i: looks[i][view] for i, view in enumerate(chosen)}
+        clicks = ((i, view) for i, view in enumerate(chosen) if prompts[i].is_ambiguous)
+        for same_level in _by_level(clicks):
+            self._judge(same_level, answers)
         return [
-            _candidates(embedding.image_shape, prompt, view, self._judged(prompt, view, looks[i][view]), multimask)
+            _candidates(embedding.image_shape, prompt, view, answers[i], multimask)
             for i, (prompt, view) in enumerate(zip(prompts, chosen, strict=True))
         ]
 
-    def _judged(self, prompt: Prompt, view: View, answer: Answer) -> Answer:
-        """An answer with the scores that the judge gives it, if it is one to a click."""
-        if not prompt.is_ambiguous:
-            return answer
-        logits, scores = (torch.from_numpy(part)[None] for part in answer)
-        judged = self.network.judge(logits.to(self.device), scores.logit(EPSILON).to(self.device), view.level)
+    def _judge(self, same_level: Sequence[tuple[int, View]], answers: dict[int, Answer]) -> None:
+        """Replace the scores of answers (by number), all of one level, by those of the judge."""
+        logits, scores = (
+            torch.from_numpy(np.stack([answers[i][part] for i, _ in same_level])).to(self.device) for part in (0, 1)
+        )
+        judged = self.network.judge(logits, scores.logit(EPSILON), same_level[0][1].level)
         # Which mask is the best stays the decoder's choice; how good it is, is the judge's.
-        best_first = np.sort(judged[0].sigmoid().cpu().numpy())[::-1]
-        return answer[0], best_first[np.argsort(np.argsort(-answer[1], kind="stable"))]
+        best_first = judged.sigmoid().sort(dim=1, descending=True).values
+        places = scores.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+        for (i, _), own in zip(same_level, best_first.gather(1, places).cpu().numpy(), strict=True):
+            answers[i] = (answers[i][0], own)
 
     @torch.inference_mode()
     def looks(

@@ -16,7 +16,7 @@ from torch import Tensor
 from napari_segany.core.boxes import Box
 from napari_segany.core.masks import Candidates, bounding_box, mask_iou, paste
 from napari_segany.core.motion import BoxMotion
-from napari_segany.core.prompts import MASK_LOGIT, Prompt
+from napari_segany.core.prompts import Prompt, mask_logits
 from napari_segany.models.nano.embedding import NanoEmbedding
 from napari_segany.models.nano.views import COMFORTABLE_SIZE, View, comfortable_level
 from napari_segany.models.nano.windows import window_depth
@@ -210,7 +210,7 @@ class NanoTracker:
 
 
 def _as_prompt(mask: np.ndarray) -> Prompt:
-    return Prompt(mask=np.where(mask, MASK_LOGIT, -MASK_LOGIT).astype(np.float32))
+    return Prompt(mask=mask_logits(mask))
 
 
 def _is_plausible(answer: Candidates, last: Memory) -> bool:
