@@ -1,4 +1,5 @@
-# Make .venv, or the environment that $venv names, with this checkout installed in it: extra=all; . scripts/setup.sh
+# Make .venv, or the environment that $venv names, of the newest Python or the one that $python names, with this
+# checkout installed in it: extra=all; . scripts/setup.sh
 # Sourced by the other scripts. POSIX sh, nothing but Python is expected.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -8,14 +9,14 @@ cd "$root"
 libraries="libglib2.0-0 libgl1 libegl1 libxkbcommon0 libdbus-1-3 libfontconfig1 xvfb xauth libgl1-mesa-dri \
 libxcb-cursor0 libxkbcommon-x11-0 libxcb-icccm4 libxcb-keysyms1 libxcb-shape0"
 
-python=
-for candidate in python3.13 python3.12 python3.11 python3 python; do
+for candidate in ${python:-python3.13 python3.12 python3.11 python3 python}; do
   if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
     python=$candidate
+    found=yes
     break
   fi
 done
-if [ -z "$python" ]; then
+if [ -z "${found:-}" ]; then
   echo "Python 3.11 or newer is needed; install it first." >&2
   exit 1
 fi
