@@ -14,7 +14,7 @@ from napari_segany.core.errors import InvalidPromptError, StorageError, Unsuppor
 from napari_segany.core.settings import FindSettings
 from napari_segany.io.frames import open_frames
 from tests.session.test_finding import Islands, islands
-from tests.session.test_tiling import BoxedIslands
+from tests.session.test_tiling import RANGE, BoxedIslands
 
 
 def stack_of(planes: int, side: int = 96) -> np.ndarray:
@@ -67,6 +67,31 @@ def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:
     assert len(model.seen) == 2 and (labels_of(out) > 0).any(axis=(1, 2)).all()
     assert segany.label(stack, out, model=model, resume=True) == []
     assert len(segany.label(stack, out, model=model)) == 4
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_only_a_region_of_every_plane_is_read_and_labelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: int
+) -> None:
+    stack = np.kron(stack_of(2), np.ones((1, 2, 2), np.uint8))
+    image = pyramid(tmp_path / "image.zarr", stack, 2)
+    # What lies beside the region, or at another resolution, may be damaged.
+    damaged = image / "0" / "c" / "0" / "0" / "0"
+    damaged.write_bytes(b"")
+    monkeypatch.setattr("napari_segany.api.load_model", lambda *_: BoxedIslands(40))
+    monkeypatch.setattr("napari_segany.io.frames.Frames.intensity", RANGE)
+    region, out = ("65", "64", "187.5", "192"), tmp_path / "out.zarr"
+    command = ["segany", "everything", str(image), "--level", str(level), "--region", ",".join(region), "-o", str(out)]
+    monkeypatch.setattr("sys.argv", command)
+    cli.main()
+    truth = np.zeros_like(stack)
+    truth[:, 64 if level else 65 : 188, 64:192] = stack[:, 64 if level else 65 : 188, 64:192]
+    np.testing.assert_array_equal(labels_of(out) > 0, truth > 0)
+    for plane, labels in enumerate(labels_of(out)):
+        assert len(np.unique(labels)) - 1 == ndimage.label(truth[plane])[1]
+    monkeypatch.setattr("sys.argv", [*command[:5], "--region", "500,0,600,9", *command[-2:]])
+    with pytest.raises(SystemExit, match="covers no part of the image of 192 x 192 pixels"):
+        cli.main()
 
 
 def test_a_concept_on_every_plane_at_another_resolution(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from napari_segany.core.instances import Instances
 from napari_segany.core.intensity import IntensityRange, check_image, check_pixels
 from napari_segany.core.masks import Candidates
 from napari_segany.core.paths import exists
-from napari_segany.core.prompts import PointsLike, Prompt, check_boxes, make_prompt
+from napari_segany.core.prompts import PointsLike, Prompt, check_boxes, check_region, make_prompt
 from napari_segany.core.protocols import Embedding, ImageModel, LabelStore, ModelInfo, Multimask
 from napari_segany.core.settings import EverythingSettings, FindSettings
 from napari_segany.core.state import TABLES, SessionState
@@ -45,6 +45,8 @@ ModelLike = ImageModel | str | Path
 DEFAULT_MODEL = "nano"
 #: Planes of a stack that a model learns from at most.
 ADAPT_PLANES = 16
+#: Said when a region of an embedding is asked for.
+NO_REGION = "A region needs the image itself, not its embedding."
 
 
 def list_models() -> list[ModelInfo]:
@@ -246,6 +248,7 @@ def everything(
     progress: Callable[[int, int], None] | None = None,
     detector: ModelLike | None = None,
     text: str | None = None,
+    region: Sequence[float] | None = None,
 ) -> Instances:
     """Segment every object of an image.
 
@@ -264,12 +267,16 @@ def everything(
         Its boxes are prompted instead of a grid, which is many times faster: "nano", or SAM 3 with a phrase.
     text : str, optional
         What the detector looks for.
+    region : (y0, x0, y1, x1), optional
+        Look only there, half-open and in pixels of the whole image. What is found is what the part cut out of the
+        image shows at the image's intensities, placed in the whole; an object at the region's edge is cut there.
 
     Raises
     ------
     InvalidImageError
     InvalidPromptError
-        The detector needs a phrase, does not know this one, or was given an embedding instead of the image.
+        The detector needs a phrase, does not know this one, or it or a region was given an embedding instead of the
+        image.
     UnsupportedError
         The detector only answers prompts.
     """
@@ -278,11 +285,14 @@ def everything(
         raise InvalidPromptError("Only a detector looks for words: pass detector=..., or use find.")
     if detector is not None and isinstance(image, Embedding):
         raise InvalidPromptError("A detector needs the image itself, not its embedding.")
+    if region is not None and isinstance(image, Embedding):
+        raise InvalidPromptError(NO_REGION)
     what = EverythingSearch(settings, None if detector is None else resolve_model(detector), text)
     if not isinstance(image, Embedding):
         pixels = check_pixels(image)
-        if max(pixels.shape[:2]) > what.sides(network)[0]:
-            return search(network, pixels, what, intensity, progress)
+        place = None if region is None else check_region(pixels.shape[:2], region)
+        if place is not None or max(pixels.shape[:2]) > what.sides(network)[0]:
+            return search(network, pixels, what, intensity, progress, place)
         if what.detector is not None:
             return what.begin(network, pixels, intensity, progress)(np.asarray(pixels))
     return _everything(network, _resolve_embedding(image, network, intensity), settings, progress)
@@ -298,6 +308,7 @@ def find(
     settings: FindSettings | None = None,
     intensity: IntensityRange | None = None,
     progress: Callable[[int, int], None] | None = None,
+    region: Sequence[float] | None = None,
 ) -> Instances:
     """Find every object of a concept.
 
@@ -321,13 +332,15 @@ def find(
         Used when `image` is an array.
     progress : callable, optional
         Called with (tiles done, tiles in all) where there are tiles.
+    region : (y0, x0, y1, x1), optional
+        Look only there; see `everything`. Examples may lie anywhere.
 
     Raises
     ------
     InvalidImageError
     InvalidPromptError
         Nothing to look for, a word the model does not know, a phrase that is
-        too long, or a box outside the image.
+        too long, a box outside the image, or a region of an embedding.
     UnsupportedError
         The model does not find concepts.
     """
@@ -342,7 +355,10 @@ def find(
         np.zeros((0, 4)) if boxes is None or len(boxes) == 0 else check_boxes(shape, boxes)
         for boxes in (exemplars, negatives)
     )
-    return _find(network, image, checked_text(text), shown, others, settings, intensity, progress)
+    if region is not None and isinstance(image, Embedding):
+        raise InvalidPromptError(NO_REGION)
+    place = None if region is None else check_region(shape, region)
+    return _find(network, image, checked_text(text), shown, others, settings, intensity, progress, place)
 
 
 def _checked(image: np.ndarray | Embedding) -> tuple[np.ndarray | Embedding, tuple[int, int]]:

@@ -45,6 +45,7 @@ Embeddings = Annotated[
     Path | None, typer.Option(help="folder that keeps embeddings, so that no plane is encoded twice; see precompute")
 ]
 Level = Annotated[str, typer.Option(help='resolution to work at, 0 is full; "auto" chooses by the size of objects')]
+Region = Annotated[str | None, typer.Option(help="y0,x0,y1,x1, look only there; labels have the whole image's size")]
 Resume = Annotated[bool, typer.Option("--resume", help="pass over planes that an earlier run has finished")]
 Scheduler = Annotated[str | None, typer.Option(help='Dask scheduler whose workers do the work, "tcp://host:8786"')]
 Resource = Annotated[list[str] | None, typer.Option(help="what a worker must offer, such as GPU=1")]
@@ -68,6 +69,10 @@ def _prompt(points: list[str] | None, box: str | None) -> dict[str, Any]:
         "labels": [numbers[2] if len(numbers) == 3 else 1 for numbers in parsed] or None,
         "box": None if box is None else _numbers(box, (4,), "box"),
     }
+
+
+def _region(text: str | None) -> list[float] | None:
+    return None if text is None else _numbers(text, (4,), "region")
 
 
 def _axis(text: str) -> int | str:
@@ -188,6 +193,7 @@ def everything(
     axes: Axes = None,
     at: Index = None,
     level: Level = "0",
+    region: Region = None,
     resume: Resume = False,
     scheduler: Scheduler = None,
     resource: Resource = None,
@@ -199,7 +205,7 @@ def everything(
     if len(frames) > 1 or level != "0" or scheduler is not None:
         if detector is not None:
             raise InvalidPromptError("A detector helps with single planes at full resolution; leave --detector out.")
-        where = {"axis": _axis(axis), "axes": axes, "index": _index(at)}
+        where = {"axis": _axis(axis), "axes": axes, "index": _index(at), "region": _region(region)}
         _label(image, output, where, model, device, level, resume, scheduler, resource, as_json, settings=settings)
         return
     found = api.everything(
@@ -210,6 +216,7 @@ def everything(
         _progress("done:"),
         None if detector is None else api.load_model(detector, device),
         text,
+        _region(region),
     )
     _report_objects(found, output, as_json)
 
@@ -229,6 +236,7 @@ def find(
     axes: Axes = None,
     at: Index = None,
     level: Level = "0",
+    region: Region = None,
     resume: Resume = False,
     scheduler: Scheduler = None,
     resource: Resource = None,
@@ -239,7 +247,7 @@ def find(
     settings = FindSettings(threshold=threshold)
     frames = _stack(image, axis, axes, at)
     if len(frames) > 1 or level != "0" or scheduler is not None:
-        where = {"axis": _axis(axis), "axes": axes, "index": _index(at)}
+        where = {"axis": _axis(axis), "axes": axes, "index": _index(at), "region": _region(region)}
         what = {"text": text, "exemplars": shown, "negatives": others, "frame": frame, "settings": settings}
         _label(image, output, where, model, device, level, resume, scheduler, resource, as_json, **what)
         return
@@ -252,6 +260,7 @@ def find(
         settings=settings,
         intensity=frames.intensity,
         progress=_progress("tiles done:"),
+        region=_region(region),
     )
     if not len(found):
         _say(NOTHING)

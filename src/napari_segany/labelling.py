@@ -11,9 +11,10 @@ from uuid import uuid4
 import numpy as np
 
 from napari_segany import api
+from napari_segany.core.boxes import Box
 from napari_segany.core.concepts import checked_text
 from napari_segany.core.errors import InvalidImageError, InvalidPromptError, StorageError, UnsupportedError
-from napari_segany.core.prompts import check_boxes
+from napari_segany.core.prompts import check_boxes, check_region
 from napari_segany.core.settings import EverythingSettings, FindSettings
 from napari_segany.session.everything import EverythingSearch
 from napari_segany.session.finding import FindSearch
@@ -40,6 +41,8 @@ class Job:
         At the resolution to work at.
     what : Search
     example_frame : int
+    region : (y0, x0, y1, x1)
+        The part of each plane to look at, at that resolution.
     full : (H, W)
         Size of a plane at full resolution.
     level : int
@@ -48,6 +51,7 @@ class Job:
     frames: Frames
     what: Search
     example_frame: int
+    region: Box
     full: tuple[int, int]
     level: int
 
@@ -65,6 +69,7 @@ def label(
     axes: str | None = None,
     index: Mapping[str, int] | None = None,
     level: int | Literal["auto"] = 0,
+    region: Sequence[float] | None = None,
     resume: bool = False,
     scheduler: str | None = None,
     resources: Mapping[str, float] | None = None,
@@ -90,6 +95,9 @@ def label(
     level : int or "auto"
         Resolution to work at, 0 is full; "auto" takes the lowest at which the
         objects keep 64 pixels, judged by the exemplars or by a look at the middle.
+    region : (y0, x0, y1, x1), optional
+        Look only there on every plane, in pixels of full resolution; see
+        `everything`. Labels have the size of the whole planes, 0 elsewhere.
     resume : bool
         Pass over the planes that an earlier run has finished.
     scheduler : str, optional
@@ -119,8 +127,10 @@ def label(
     if not 0 <= frame < len(full):
         raise InvalidPromptError(f"Plane {frame} is not in this stack of {len(full)} planes.")
     what = _search(full, text, exemplars, negatives, settings)
+    height, width = full.shape[1:3]
+    place = (0, 0, height, width) if region is None else check_region((height, width), region)
     network = None if scheduler else api.resolve_model(model)
-    job = _at_level(full, level, what, frame, stack, axis, axes, index, network or model)
+    job = _at_level(full, level, what, frame, place, stack, axis, axes, index, network or model)
     task = None if scheduler is None else _task(job, model, output.resolve())
     store = ZarrLabels(output, (len(full), *job.full), np.int32, full.axis_names, full.scale)
     try:
@@ -133,7 +143,7 @@ def label(
             todo = [one for one in range(len(full)) if one not in done]
             if task is None or scheduler is None:
                 assert network is not None
-                plane = PlaneSearch(network, job.frames, job.what, job.example_frame)
+                plane = PlaneSearch(network, job.frames, job.what, job.example_frame, job.region)
                 run = label_planes(plane, todo, store.write_blocks, job.full)
             else:
                 from napari_segany.cluster.label import label_planes as label_planes_there
@@ -163,7 +173,8 @@ def _task(job: Job, model: Any, output: Path) -> Task:
     if image.path is None:
         raise UnsupportedError("Give the path of the stack, so that every worker can open it.")
     name = api.DEFAULT_MODEL if model is None else str(model)
-    return Task(uuid4().hex, Stack(image, job.level), job.what, job.example_frame, job.full, name, output)
+    stack = Stack(image, job.level)
+    return Task(uuid4().hex, stack, job.what, job.example_frame, job.region, job.full, name, output)
 
 
 def _search(
@@ -192,6 +203,7 @@ def _at_level(
     level: int | Literal["auto"],
     what: Search,
     frame: int,
+    region: Box,
     stack: Any,
     axis: int | str,
     axes: str | None,
@@ -201,11 +213,11 @@ def _at_level(
     """The job at the resolution asked for."""
     size = full.shape[1], full.shape[2]
     if level == 0:
-        return Job(full, what, frame, size, 0)
+        return Job(full, what, frame, region, size, 0)
     if hasattr(stack, "plane"):
         raise UnsupportedError("Give the path or the list of levels of the image to work at another resolution.")
     if level == "auto":
-        longest = _size_of_objects(full, what, frame, model)
+        longest = _size_of_objects(full, what, frame, region, model)
         levels = {0: full} | _levels(stack, axis, axes, index, len(full))
         chosen = max(n for n, one in levels.items() if n == 0 or longest * one.shape[1] / size[0] >= ENOUGH)
         frames = levels[chosen]
@@ -216,10 +228,11 @@ def _at_level(
             f"Level {chosen} has {len(frames)} planes and the full resolution {len(full)}; choose a level with all."
         )
     frames.intensity = full.intensity
+    factor = np.tile([frames.shape[1] / size[0], frames.shape[2] / size[1]], 2)
+    region = check_region((frames.shape[1], frames.shape[2]), region * factor)
     if isinstance(what, FindSearch):
-        factor = np.tile([frames.shape[1] / size[0], frames.shape[2] / size[1]], 2)
         what = replace(what, exemplars=what.exemplars * factor, negatives=what.negatives * factor)
-    return Job(frames, what, frame, size, chosen)
+    return Job(frames, what, frame, region, size, chosen)
 
 
 def _levels(
@@ -237,14 +250,14 @@ def _levels(
     return found
 
 
-def _size_of_objects(full: Frames, what: Search, frame: int, model: Any) -> float:
+def _size_of_objects(full: Frames, what: Search, frame: int, region: Box, model: Any) -> float:
     """Median of the longer sides of examples, or of the objects in the middle; 0 when there are none."""
     if isinstance(what, FindSearch) and len(what.exemplars):
         boxes = what.exemplars
     else:
         network = api.resolve_model(model)
         plane = full.plane(len(full) // 2)
-        y, x = (max(0, (extent - PROBE) // 2) for extent in plane.shape[:2])
-        look = what.begin(network, full.plane(frame), full.intensity)
-        boxes = look(cut(plane, (y, x, y + PROBE, x + PROBE))).boxes
+        y, x = (max(region[i], (region[i] + region[i + 2] - PROBE) // 2) for i in (0, 1))
+        window = (y, x, min(y + PROBE, region[2]), min(x + PROBE, region[3]))
+        boxes = what.begin(network, full.plane(frame), full.intensity)(cut(plane, window)).boxes
     return float(np.median((boxes[:, 2:] - boxes[:, :2]).max(axis=1))) if len(boxes) else 0.0

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import zarr
 from qtpy.QtCore import QItemSelectionModel
+from scipy import ndimage
 
 from napari_segany import api
 from napari_segany.core.errors import InvalidPromptError
@@ -105,6 +107,44 @@ def test_examples_are_drawn_on_layers_of_their_own(open_bench: Any, seen: Seen) 
     bench.viewer.layers.remove("Examples")
     find(bench, "island")
     assert len(seen.shown[0].boxes) == 0
+
+
+def test_only_what_is_seen_is_looked_at(open_bench: Any, seen: Seen, warnings_shown: list[str], tmp_path: Any) -> None:
+    # Three islands a cell of 100 pixels, nine cells; the canvas shows the one in the middle, turned round.
+    stack = np.zeros((2, 300, 300), dtype=np.uint8)
+    for y in range(0, 300, 100):
+        for x in range(0, 300, 100):
+            stack[1, y + 30 : y + 70, x + 30 : x + 90] = islands()
+    array = zarr.create_array(tmp_path / "stack.zarr", data=stack, chunks=(1, 100, 100))
+    bench = open_bench(array, scale=(3.0, 0.5, 0.5), translate=(0.0, 40.0, -20.0))
+    viewer, concepts = bench.viewer, bench.widget.concepts
+    viewer.dims.set_point(0, 3.0)
+    camera = viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
+    size = viewer.canvas.size if hasattr(viewer, "canvas") else viewer._canvas_size
+    camera.center, camera.zoom = (0.0, 40.0 + 0.5 * 149.5, -20.0 + 0.5 * 149.5), min(size) / 50.0
+    low, high = (np.array(bench.controller.location.seen(bench.controller.view())).reshape(2, 2) - 150).tolist()
+    assert min(high) == 50 and max(low) == -50 and low == [-value for value in high]
+    concepts.only_seen.setChecked(True)
+    find(bench)
+    truth = np.zeros_like(stack[0])
+    rows, cols = (slice(max(150 + a, 0), 150 + b) for a, b in zip(low, high, strict=True))
+    truth[rows, cols] = np.where(stack[1] > 100, 1, 0)[rows, cols]
+    np.testing.assert_array_equal(np.squeeze(viewer.layers["Found"].data) > 0, truth)
+    assert seen.seen == [truth[rows, cols].shape], "nothing else was read or encoded"
+    concepts.accept.click()
+    bench.settle()
+    camera.center = (0.0, 40.0 + 0.5 * 49.5, -20.0 + 0.5 * 49.5)
+    concepts.rest.click()
+    bench.settle()
+    concepts.accept.click()
+    bench.settle()
+    labels, count = np.asarray(bench.output[1]), ndimage.label(truth)[1]
+    np.testing.assert_array_equal((labels > 0) & (labels <= count), truth)
+    assert len(np.unique(labels)) - 1 == ndimage.label(labels)[1] > count, "every island has an id of its own"
+    assert not np.asarray(bench.output[0]).any()
+    camera.center = (0.0, 900.0, 900.0)
+    concepts.run.click()
+    assert any("Nothing of the image is on the canvas" in sentence for sentence in warnings_shown)
 
 
 def test_nothing_to_look_for_is_one_sentence(open_bench: Any, seen: Seen, warnings_shown: list[str]) -> None:

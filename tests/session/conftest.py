@@ -22,6 +22,9 @@ class ArrayFrames:
     def __getitem__(self, frame: int) -> np.ndarray:
         return self.array[frame]
 
+    def plane(self, frame: int) -> np.ndarray:
+        return self.array[frame]
+
 
 class ArrayLabels:
     """Labels in memory that count how often each frame is written."""

@@ -10,18 +10,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from napari_segany.api import everything, find
 from napari_segany.core.errors import StorageError, UnsupportedError
 from napari_segany.core.instances import Instances
 from napari_segany.core.intensity import IntensityRange
 from napari_segany.core.masks import Candidates, LogitsGrid, bounding_box, mask_iou
-from napari_segany.core.settings import EverythingSettings
+from napari_segany.core.settings import EverythingSettings, FindSettings
 from napari_segany.io.frames import open_frames
 from napari_segany.io.labels import ZarrLabels
 from napari_segany.session.everything import EverythingSearch
 from napari_segany.session.planes import PlaneSearch, enlarged, label_planes
 from napari_segany.session.tiling import search
 from tests.fakes import DiscModel
-from tests.session.test_finding import IslandEmbedding, islands
+from tests.session.test_finding import IslandEmbedding, Islands, islands
 
 RANGE = IntensityRange((0.0,), (255.0,))
 
@@ -77,6 +78,29 @@ def test_everything_in_tiles_is_everything_in_the_whole(seed: int, height: int, 
     tiled = search(BoxedIslands(tile), image, EverythingSearch(), RANGE)
     assert len(tiled) == len(whole) == ndimage.label(image)[1]
     assert masks(tiled) == masks(whole)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.tuples(*[st.integers(0, 120)] * 4), st.integers(32, 80), st.booleans())
+def test_a_region_shows_what_the_part_cut_out_shows(
+    seed: int, corners: tuple[int, int, int, int], tile: int, concept: bool
+) -> None:
+    image = islands(seed, (110, 130))
+    (y0, y1), (x0, x1) = sorted(corners[:2]), sorted(corners[2:])
+    region = min(y0, 109), x0, y1 + 1, x1 + 1
+    if concept:
+        how = FindSettings(tile=tile, tile_overlap=16)
+        model, ask = Islands(), lambda pixels, **where: find(pixels, "island", settings=how, **where)
+    else:
+        model, ask = BoxedIslands(tile), everything
+    found = ask(image, model=model, intensity=RANGE, region=region)
+    y0, x0, y1, x1 = region
+    part = ask(image[y0:y1, x0:x1], model=model, intensity=RANGE)
+    inside = np.zeros_like(image)
+    inside[y0:y1, x0:x1] = image[y0:y1, x0:x1]
+    assert len(found) == len(part) == ndimage.label(inside)[1]
+    np.testing.assert_array_equal(found.labels[y0:y1, x0:x1], part.labels)
+    np.testing.assert_array_equal(found.labels > 0, inside > 0)
 
 
 @settings(max_examples=40, deadline=None)

@@ -11,6 +11,7 @@ from typing import Any
 
 from napari_segany.cluster.connection import told_where
 from napari_segany.cluster.pages import keep_pages
+from napari_segany.core.boxes import Box
 from napari_segany.core.prompts import Prompt
 from napari_segany.core.protocols import ImageModel, StackModel
 from napari_segany.core.settings import PropagationSettings
@@ -66,6 +67,7 @@ class Task:
     stack: Stack
     what: Search
     example_frame: int
+    region: Box
     full: tuple[int, int]
     model: str
     output: Path
@@ -95,13 +97,13 @@ def _model(name: str) -> ImageModel:
 
 def _search(task: Task) -> PlaneSearch:
     model = _model(task.model)
-    return _kept(task.token, lambda: PlaneSearch(model, task.stack.open(), task.what, task.example_frame))
+    return _kept(task.token, lambda: PlaneSearch(model, task.stack.open(), task.what, task.example_frame, task.region))
 
 
 @told_where
 def count_tiles(task: Task) -> int:
     """Tiles of a plane."""
-    return len(_search(task).windows(0))
+    return len(_search(task).windows)
 
 
 @told_where
@@ -115,7 +117,7 @@ def finish(task: Task, frame: int, pieces: Sequence[Sequence[Piece]]) -> int:
     """Put a plane together and write it, all of its shards and nobody else's; returns the number of objects."""
     from napari_segany.io.labels import write_plane
 
-    found = _search(task).join(frame, [piece for part in pieces for piece in part])
+    found = _search(task).join([piece for part in pieces for piece in part])
     write_plane(task.output, frame, enlarged(found, task.full))
     return len(found)
 

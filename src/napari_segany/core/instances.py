@@ -66,6 +66,11 @@ class Instances:
         features = None if self.features is None else self.features[which]
         return Instances(self.shape, self.boxes[which], [self.patches[i] for i in which], self.scores[which], features)
 
+    def placed(self, shape: tuple[int, int], origin: tuple[int, int]) -> Instances:
+        """The same objects in an image (H, W), of which this one begins at `origin` (y, x)."""
+        boxes = self.boxes + np.where(self.boxes[:, 2:3] > self.boxes[:, :1], np.tile(origin, 2), 0)
+        return Instances(shape, boxes, self.patches, self.scores, self.features)
+
     def mask(self, index: int) -> np.ndarray:
         """(H, W) bool, the whole mask of one object, overlaps included."""
         y0, x0, y1, x1 = (int(v) for v in self.boxes[index])

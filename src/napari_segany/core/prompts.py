@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from napari_segany.core.boxes import Box
 from napari_segany.core.errors import InvalidPromptError
 
 PointsLike = Sequence[Sequence[float]] | np.ndarray
@@ -169,6 +171,18 @@ def check_boxes(shape: tuple[int, int], boxes: Sequence[Sequence[float]] | np.nd
             "give (y0, x0, y1, x1) with y0 < y1 and x0 < x1."
         )
     return clipped
+
+
+def check_region(shape: tuple[int, int], region: Sequence[float]) -> Box:
+    """Whole pixels of the image (H, W) that a region (y0, x0, y1, x1) touches.
+
+    Raises
+    ------
+    InvalidPromptError
+        See `check_boxes`.
+    """
+    ((y0, x0, y1, x1),) = check_boxes(shape, [region])
+    return math.floor(y0), math.floor(x0), math.ceil(y1), math.ceil(x1)
 
 
 def _check_mask(shape: tuple[int, int], mask: np.ndarray) -> np.ndarray:

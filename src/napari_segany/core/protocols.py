@@ -224,6 +224,10 @@ class FrameSource(Protocol):
         """One frame, (H, W) or (H, W, C), in memory."""
         ...
 
+    def plane(self, frame: int) -> Any:
+        """One frame as an array-like that is read as far as it is sliced."""
+        ...
+
 
 @runtime_checkable
 class LabelStore(Protocol):

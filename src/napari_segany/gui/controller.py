@@ -335,8 +335,8 @@ class Controller(QObject):
 
     # -- opening ----------------------------------------------------------------------------------
 
-    def _open(self, view: StackView) -> None:
-        """Load the model, open the stack and encode the plane on display, all in another thread."""
+    def _open(self, view: StackView, encode: bool = True) -> None:
+        """Load the model, open the stack and, for clicks, encode the plane on display, all in another thread."""
         if view in self._stacks or self.image is None or self.location is None:
             return
         image = self.image
@@ -355,7 +355,8 @@ class Controller(QObject):
             stack = OpenStack(open_session(image, view, chosen.load(), labels), self.jobs, self.show)
             if percentiles != DEFAULT_PERCENTILES:
                 stack.use_percentiles(percentiles)
-            stack.session.embedding(frame)
+            if encode:
+                stack.session.embedding(frame)
             return stack, 0 if path is None else largest_id(stack.session.labels)
 
         def then(opened: tuple[OpenStack, int]) -> None:
@@ -373,7 +374,7 @@ class Controller(QObject):
             stacks.pop(view, None)
 
         loading = f"loading {chosen.name}, " if chosen.model is None else ""
-        busy = f"{loading}encoding plane {frame}…".capitalize()
+        busy = f"{loading}{f'encoding plane {frame}' if encode else 'opening the stack'}…".capitalize()
         self.jobs.submit(work, then, busy, failed, late=lambda opened: close_session(opened[0].session))
 
     def with_stack(self, act: Callable[[OpenStack], None]) -> None:
@@ -381,7 +382,7 @@ class Controller(QObject):
         view = self.view(tell=True)
         if view is None:
             return
-        self._open(view)
+        self._open(view, encode=False)
         # After the opening, which may take a while, or fail.
         self.jobs.submit(lambda: None, lambda _: self._with_open(view, act))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.utils.notifications import show_info, show_warning
 
+from napari_segany.core.boxes import Box
 from napari_segany.core.errors import InvalidPromptError
 from napari_segany.core.instances import Instances
 from napari_segany.core.settings import FindSettings, TrackSettings
 from napari_segany.gui.found import FoundLayers, Kind
 from napari_segany.gui.open_stack import OpenStack
 from napari_segany.gui.stack_view import StackView
+from napari_segany.session.concept_session import ConceptSession
 
 if TYPE_CHECKING:
     from napari_segany.gui.controller import Controller
@@ -46,6 +48,8 @@ class FindActions:
     Attributes
     ----------
     threshold : float
+    only_seen : bool
+        Whether objects are looked for only in the part of the plane that the canvas shows.
     result : Result or None
     current : int
         Which of the objects above the threshold is looked at, 0 for the best.
@@ -54,7 +58,7 @@ class FindActions:
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
         self.layers: FoundLayers | None = None
-        self.threshold = FindSettings().threshold
+        self.threshold, self.only_seen = FindSettings().threshold, False
         self.result: Result | None = None
         self.current = 0
 
@@ -71,11 +75,10 @@ class FindActions:
         view, frame, shown, others = asked
         settings = FindSettings(threshold=LOWEST_SCORE)
 
-        def ask(stack: OpenStack) -> None:
-            search = partial(stack.session.find, text.strip() or None, shown, others, frame, settings)
-            self._controller.jobs.submit(search, partial(self._on_found, stack, view, frame), "Searching…")
+        def look(session: ConceptSession, region: Box | None) -> Instances:
+            return session.find(text.strip() or None, shown, others, frame, settings, region)
 
-        self._controller.with_stack(ask)
+        self._search(view, frame, look, "Searching…")
 
     def _asked(self) -> tuple[StackView, int, np.ndarray, np.ndarray] | None:
         """The plane on display with the examples and counter-examples on it; None, and why is told, without one."""
@@ -96,12 +99,31 @@ class FindActions:
         view = controller.view(tell=True)
         if view is None or controller.location is None:
             return
-        frame = controller.location.frame(view)
-        settings = FindSettings(threshold=LOWEST_SCORE)
+        frame, settings = controller.location.frame(view), FindSettings(threshold=LOWEST_SCORE)
+        self._search(
+            view, frame, lambda session, region: session.propose(frame, settings, region), "Searching the rest…"
+        )
+
+    def choose_only_seen(self, only_seen: bool) -> None:
+        """Look only where the canvas shows the plane from now on, or everywhere on it."""
+        self.only_seen = only_seen
+
+    def _search(
+        self, view: StackView, frame: int, look: Callable[[ConceptSession, Box | None], Instances], busy: str
+    ) -> None:
+        """Look in the region that is seen, or everywhere when that is what is wanted, and show what is found."""
+        controller, region = self._controller, None
+        if self.only_seen:
+            assert controller.location is not None
+            region = controller.location.seen(view)
+            if region is None:
+                show_warning("Nothing of the image is on the canvas; move the view over it.")
+                return
 
         def ask(stack: OpenStack) -> None:
-            search = partial(stack.session.propose, frame, settings)
-            controller.jobs.submit(search, partial(self._on_found, stack, view, frame), "Searching the rest…")
+            controller.jobs.submit(
+                partial(look, stack.session, region), partial(self._on_found, stack, view, frame), busy
+            )
 
         controller.with_stack(ask)
 

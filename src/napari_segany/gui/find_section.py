@@ -58,6 +58,8 @@ class FindSection(Section):
         self.divisions = QCheckBox("divisions")
         self.divisions.setToolTip("Tell mothers and daughters; for time, not for depth.")
         self.rest = button("The rest", "Suggest what is not in the labels yet, after the objects that are.")
+        self.only_seen = QCheckBox("only what is seen")
+        self.only_seen.setToolTip("Find, and The rest, look only at the part of the plane that is on the canvas.")
         self.accept_one = button("Yes", "Accept the yellow object and look at the next.", "accept_suggestion")
         self.reject_one = button("No", "Drop the yellow object and look at the next.", "reject_suggestion")
         grid = QGridLayout(self.body)
@@ -69,11 +71,12 @@ class FindSection(Section):
         for row, widgets in enumerate(rows):
             for column, widget in enumerate(widgets):
                 grid.addWidget(widget, row, column)
-        grid.addWidget(QLabel("Score from"), 3, 0)
-        grid.addWidget(self.threshold, 3, 1, 1, 2)
-        grid.addWidget(self.table, 4, 0, 1, 3)
-        grid.addWidget(self.accept, 5, 0, 1, 2)
-        grid.addWidget(self.accept_selected, 5, 2)
+        grid.addWidget(self.only_seen, 3, 0, 1, 3)
+        grid.addWidget(QLabel("Score from"), 4, 0)
+        grid.addWidget(self.threshold, 4, 1, 1, 2)
+        grid.addWidget(self.table, 5, 0, 1, 3)
+        grid.addWidget(self.accept, 6, 0, 1, 2)
+        grid.addWidget(self.accept_selected, 6, 2)
 
     @property
     def selected_rows(self) -> list[int]:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import product
+from typing import Any
+
 import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image
 
+from napari_segany.core.boxes import Box, meeting
 from napari_segany.gui.geometry import check_image, check_transform, data_shape
 from napari_segany.gui.stack_view import StackView, propagation_axes, resolve_view
 
@@ -52,6 +56,22 @@ class Location:
         if view.axis is None:
             return 0
         return int(np.clip(np.floor(self._position()[view.axis] + 0.5), 0, view.stack_shape[0] - 1))
+
+    def seen(self, view: StackView) -> Box | None:
+        """What the canvas shows of a plane, the box (y0, x0, y1, x1) around it in whole pixels; None beside it."""
+        viewer: Any = self.viewer
+        # Before napari 0.9 there was no scene and no canvas.
+        camera = viewer.scene.camera if hasattr(viewer, "scene") else viewer.camera
+        size = viewer.canvas.size if hasattr(viewer, "canvas") else viewer._canvas_size
+        half = np.array(size) / camera.zoom / 2
+        corners = []
+        for sign in product((-1, 1), repeat=2):
+            world = np.array(viewer.dims.point, dtype=float)
+            world[list(viewer.dims.displayed)] = np.array(camera.center[-2:]) + half * sign
+            corners.append(np.asarray(self.image.world_to_data(world))[list(view.plane)])
+        low, high = np.floor(np.min(corners, axis=0) + 0.5), np.ceil(np.max(corners, axis=0) + 0.5)
+        height, width = view.stack_shape[1:]
+        return meeting((int(low[0]), int(low[1]), int(high[0]), int(high[1])), (0, 0, height, width))
 
     def go_to(self, view: StackView, frame: int) -> None:
         """Show another frame of the stack."""

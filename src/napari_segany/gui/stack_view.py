@@ -155,5 +155,8 @@ class PlaneStack:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        frame, *rest = key if isinstance(key, tuple) else (key,)
-        return np.asarray(self.array[self.view.index(int(frame))])[tuple(rest)]
+        frame, *parts = key if isinstance(key, tuple) else (key,)
+        index = list(self.view.index(int(frame)))
+        for axis, part in zip(self.view.plane, parts, strict=False):
+            index[axis] = part
+        return np.asarray(self.array[(*index, *parts[2:])])

@@ -95,6 +95,7 @@ class SegmentWidget(QWidget):
         masks, stack, concepts, find = controller.masks, controller.stack, controller.concepts, self.concepts
         models = self.models
         find.threshold.valueChanged.connect(concepts.choose_threshold)
+        find.only_seen.toggled.connect(concepts.choose_only_seen)
         find.table.cellClicked.connect(lambda row, _: concepts.select(row))
         images.image.layer_changed.connect(self._on_image)
         images.axis.currentIndexChanged.connect(lambda _: controller.choose_axis(images.axis.currentData()))

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
+from napari_segany.core.boxes import Box
 from napari_segany.core.concepts import Examples, checked_text
 from napari_segany.core.errors import InvalidPromptError
 from napari_segany.core.instances import Found, Instances
 from napari_segany.core.masks import bounding_box
-from napari_segany.core.prompts import check_boxes
+from napari_segany.core.prompts import check_boxes, check_region
 from napari_segany.core.protocols import ConceptModel
 from napari_segany.core.settings import FindSettings, TrackSettings
 from napari_segany.session.concept_run import ConceptRun
 from napari_segany.session.concept_tracking import AssignedRun
-from napari_segany.session.everything import everything
-from napari_segany.session.finding import concept_model, find
+from napari_segany.session.everything import EverythingSearch, everything
+from napari_segany.session.finding import FindSearch, concept_model, find
 from napari_segany.session.history import LabelEdit, Step
 from napari_segany.session.propagation import Visit
 from napari_segany.session.published_tracking import PublishedRun
+from napari_segany.session.tiling import Search, search
 from napari_segany.session.track_session import TrackSession
 
 #: Objects shown as examples at most, when more of the same are to be suggested.
@@ -39,12 +40,13 @@ class ConceptSession(TrackSession):
         negatives: Sequence[Sequence[float]] | np.ndarray | None = None,
         frame: int = 0,
         settings: FindSettings | None = None,
+        region: Sequence[float] | None = None,
     ) -> Instances:
         """Find every object of a concept on one frame; labels change only by `accept_found`.
 
         Parameters
         ----------
-        text, exemplars, negatives, settings
+        text, exemplars, negatives, settings, region
             See `napari_segany.find`.
         frame : int
 
@@ -54,12 +56,15 @@ class ConceptSession(TrackSession):
         """
         shown, others = (self._boxes(boxes) for boxes in (exemplars, negatives))
         settings = settings or FindSettings()
-        image: Any = self.embedding(frame)
-        if max(self._frame_shape) > settings.tile:
-            image = self.frames[frame]
-        return find(self.model, image, checked_text(text), shown, others, settings, self.frames.intensity)
+        place = self._place(region)
+        tiled = place is not None or max(self._frame_shape) > settings.tile
+        image = self.frames.plane(self._check_frame(frame)) if tiled else self.embedding(frame)
+        intensity = self.frames.intensity
+        return find(self.model, image, checked_text(text), shown, others, settings, intensity, region=place)
 
-    def propose(self, frame: int, settings: FindSettings | None = None) -> Instances:
+    def propose(
+        self, frame: int, settings: FindSettings | None = None, region: Sequence[float] | None = None
+    ) -> Instances:
         """Suggest the objects of a frame that are not in its labels; labels change only by `accept_found`.
 
         Objects like the `confirmed` ones of the nearest frame that has any, if the model finds
@@ -69,6 +74,8 @@ class ConceptSession(TrackSession):
         ----------
         frame : int
         settings : FindSettings, optional
+        region : (y0, x0, y1, x1), optional
+            Look only there.
 
         Returns
         -------
@@ -78,9 +85,12 @@ class ConceptSession(TrackSession):
         settings = settings or FindSettings()
         labels, shown = self.store.read(self._check_frame(frame)), self._nearest_confirmed(frame)
         if shown is None or not isinstance(self.model, ConceptModel):
-            found = everything(self.model, self.embedding(frame))
+            found = self._everything(frame, self._place(region))
         elif shown == frame:
-            found = self.find(None, self._boxes_of(shown), None, frame, settings)
+            found = self.find(None, self._boxes_of(shown), None, frame, settings, region)
+        elif region is not None or max(self._frame_shape) > settings.tile:
+            what = FindSearch(None, self._boxes_of(shown), np.zeros((0, 4)), settings)
+            found = self._search(frame, what, self._place(region), shown)
         else:
             examples = Examples(self.embedding(shown), self._boxes_of(shown), np.zeros((0, 4)))
             found = self.model.find(self.embedding(frame), self.model.describe(None, [examples]), settings)
@@ -91,6 +101,17 @@ class ConceptSession(TrackSession):
             if found.scores[i] >= settings.threshold and not _is_known(objects[i], labels)
         ]
         return found.take(new)
+
+    def _everything(self, frame: int, region: Box | None) -> Instances:
+        what = EverythingSearch()
+        if region is not None or max(self._frame_shape) > what.sides(self.model)[0]:
+            return self._search(frame, what, region, frame)
+        return everything(self.model, self.embedding(frame))
+
+    def _search(self, frame: int, what: Search, region: Box | None, shown: int) -> Instances:
+        """Look at a frame tile by tile, by examples on the frame `shown`."""
+        plane, examples = self.frames.plane(frame), self.frames.plane(shown)
+        return search(self.model, plane, what, self.frames.intensity, region=region, shown=examples)
 
     def _nearest_confirmed(self, frame: int) -> int | None:
         """Frame nearest to `frame` on which something is confirmed, itself included."""
@@ -197,6 +218,9 @@ class ConceptSession(TrackSession):
                 yield self._write(step, visit, parents)
         finally:
             self.history.push(step)
+
+    def _place(self, region: Sequence[float] | None) -> Box | None:
+        return None if region is None else check_region(self._frame_shape, region)
 
     def _boxes(self, boxes: Sequence[Sequence[float]] | np.ndarray | None) -> np.ndarray:
         return np.zeros((0, 4)) if boxes is None or len(boxes) == 0 else check_boxes(self._frame_shape, boxes)

@@ -41,6 +41,7 @@ def find(
     settings: FindSettings,
     intensity: IntensityRange | None = None,
     progress: Progress | None = None,
+    region: Box | None = None,
 ) -> Instances:
     """Find every object; see `napari_segany.find`.
 
@@ -59,11 +60,11 @@ def find(
     network = concept_model(model)
     if text is None and not len(exemplars):
         raise InvalidPromptError("Say what to look for: a word, or boxes around one or more examples.")
-    if isinstance(image, Embedding) or max(image.shape[:2]) <= settings.tile:
+    if isinstance(image, Embedding) or (region is None and max(image.shape[:2]) <= settings.tile):
         embedding = image if isinstance(image, Embedding) else model.embed(np.asarray(image), intensity)
-        shown = [Examples(embedding, exemplars, negatives)] if len(exemplars) + len(negatives) else []
-        return tidied(network.find(embedding, network.describe(text, shown), settings), settings)
-    return search(model, image, FindSearch(text, exemplars, negatives, settings), intensity, progress)
+        examples = [Examples(embedding, exemplars, negatives)] if len(exemplars) + len(negatives) else []
+        return tidied(network.find(embedding, network.describe(text, examples), settings), settings)
+    return search(model, image, FindSearch(text, exemplars, negatives, settings), intensity, progress, region)
 
 
 @dataclass(frozen=True, eq=False)

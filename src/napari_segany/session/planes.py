@@ -14,7 +14,7 @@ from napari_segany.core.instances import Instances
 from napari_segany.core.intensity import IntensityRange
 from napari_segany.core.protocols import ImageModel
 from napari_segany.session.stitching import Piece
-from napari_segany.session.tiling import Search, cut, pieces_of, tiles
+from napari_segany.session.tiling import Search, cut, pieces_of, tiles, within
 
 #: Labels of a window (y0, x0, y1, x1) of a plane, made when they are written.
 Labels = Callable[[Box], np.ndarray]
@@ -60,26 +60,41 @@ class PlaneSearch:
     what : Search
     example_frame : int
         The plane that examples lie on.
+    region : (y0, x0, y1, x1), optional
+        The part of each plane to look at; all by default.
+
+    Attributes
+    ----------
+    windows : list of (y0, x0, y1, x1)
+        Tiles of the region.
     """
 
-    def __init__(self, model: ImageModel, frames: PlaneSource, what: Search, example_frame: int = 0) -> None:
+    def __init__(
+        self,
+        model: ImageModel,
+        frames: PlaneSource,
+        what: Search,
+        example_frame: int = 0,
+        region: Box | None = None,
+    ) -> None:
         self.model, self.frames, self.what = model, frames, what
-        self._look = what.begin(model, frames.plane(example_frame), frames.intensity)
-
-    def windows(self, frame: int) -> list[Box]:
-        """Tiles of a plane."""
-        height, width = self.frames.plane(frame).shape[:2]
-        return list(tiles((height, width), *self.what.sides(self.model)))
+        shown = frames.plane(example_frame)
+        self.shape: tuple[int, int] = (shown.shape[0], shown.shape[1])
+        self.region = region or (0, 0, *self.shape)
+        self.extent = self.region[2] - self.region[0], self.region[3] - self.region[1]
+        self.windows = list(tiles(self.extent, *what.sides(model)))
+        self._look = what.begin(model, shown, frames.intensity)
 
     def tile(self, frame: int, number: int) -> list[Piece]:
         """What one tile of a plane shows."""
-        window = self.windows(frame)[number]
-        return pieces_of(number, window, self._look(cut(self.frames.plane(frame), window)))
+        window = self.windows[number]
+        pixels = cut(self.frames.plane(frame), within(self.region, window))
+        return pieces_of(number, window, self._look(pixels))
 
-    def join(self, frame: int, pieces: Sequence[Piece]) -> Instances:
+    def join(self, pieces: Sequence[Piece]) -> Instances:
         """Objects of a plane from what its tiles showed."""
-        height, width = self.frames.plane(frame).shape[:2]
-        return self.what.join(self.model, (height, width), pieces, self.windows(frame))
+        found = self.what.join(self.model, self.extent, pieces, self.windows)
+        return found.placed(self.shape, self.region[:2])
 
 
 def label_planes(
@@ -104,7 +119,7 @@ def label_planes(
     """
     for frame in planes:
         try:
-            count, pieces = len(search.windows(frame)), []
+            count, pieces = len(search.windows), []
             for number in range(count):
                 pieces += search.tile(frame, number)
                 if progress is not None:
@@ -112,7 +127,7 @@ def label_planes(
         except UnreadableError as error:
             yield Labelled(frame, damage=str(error))
             continue
-        found = search.join(frame, pieces)
+        found = search.join(pieces)
         write(frame, enlarged(found, full))
         yield Labelled(frame, len(found))
 

@@ -46,6 +46,8 @@ def search(
     what: Search,
     intensity: IntensityRange | None = None,
     progress: Progress | None = None,
+    region: Box | None = None,
+    shown: Any = None,
 ) -> Instances:
     """Look for objects in an image, of which one tile at a time is read.
 
@@ -56,21 +58,33 @@ def search(
         Estimated from the image when absent.
     progress : callable, optional
         Called with (tiles done, tiles in all).
+    region : (y0, x0, y1, x1), optional
+        The part of the image to look at; the objects are those of the part cut out, placed in the whole.
+    shown : (H, W[, C]) array-like, optional
+        The image that examples lie on, `image` by default.
     """
     shape = int(image.shape[0]), int(image.shape[1])
+    region = region or (0, 0, *shape)
     intensity = intensity or sampled_range(image)
-    look = what.begin(model, image, intensity)
-    windows = list(tiles(shape, *what.sides(model)))
+    look = what.begin(model, image if shown is None else shown, intensity)
+    extent = region[2] - region[0], region[3] - region[1]
+    windows = list(tiles(extent, *what.sides(model)))
     pieces: list[Piece] = []
     for number, window in enumerate(windows):
-        pieces += pieces_of(number, window, look(cut(image, window)))
+        pieces += pieces_of(number, window, look(cut(image, within(region, window))))
         if progress is not None:
             progress(number + 1, len(windows))
-    return what.join(model, shape, pieces, windows)
+    return what.join(model, extent, pieces, windows).placed(shape, region[:2])
+
+
+def within(region: Box, window: Box) -> Box:
+    """Where in the image a window of a region lies."""
+    y, x = region[:2]
+    return window[0] + y, window[1] + x, window[2] + y, window[3] + x
 
 
 def pieces_of(number: int, window: Box, found: Instances) -> list[Piece]:
-    """What a tile shows, placed in the whole image."""
+    """What a tile shows, placed where its window lies."""
     y, x = window[:2]
     return [
         Piece(number, (y0 + y, x0 + x, y1 + y, x1 + x), patch, float(score))
