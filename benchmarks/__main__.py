@@ -15,6 +15,7 @@ PROGRAMS = {
     "sam2.py": ["--objects", "1", "--ours-only"],
     "nano.py": [],
     "embeddings.py": ["--planes", "20"],
+    "ahead.py": ["--planes", "8"],
     "remote.py": ["--clicks", "5"],
     "scaling.py": ["--objects", "1", "16", "64", "--planes", "10", "40", "--sides", "512", "1024", "2048"],
 }

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -176,3 +177,60 @@ def test_the_command_line_labels_stacks(
     monkeypatch.setattr("sys.argv", command[:3])
     with pytest.raises(SystemExit, match="give --output"):
         cli.main()
+
+
+class Slow:
+    """A stack whose planes say when somebody begins to read them."""
+
+    def __init__(self, *extents: int) -> None:
+        self.shape, self.dtype, self.ndim = (*extents, 48, 48), np.dtype(np.uint8), len(extents) + 2
+        self.begun = [Event() for _ in range(extents[-1])]
+
+    def __getitem__(self, index) -> np.ndarray:  # type: ignore[no-untyped-def]
+        self.begun[index[-3]].set()
+        plane = np.zeros((48, 48), np.uint8)
+        plane[4:9, 5:10], plane[0, 0] = 200, index[-3] + 1
+        return plane[index[-2:]]
+
+
+class Waiting(Islands):
+    """Goes on when the plane after the one it works on is being read."""
+
+    def __init__(self, stack: Slow, step: int = 1) -> None:
+        super().__init__()
+        self.stack, self.step, self.order = stack, step, []
+
+    def embed(self, image, intensity=None):  # type: ignore[no-untyped-def]
+        self.order.append(int(image[0, 0]) - 1)
+        later = self.order[-1] + self.step
+        if len(self.order) > 1 and 0 <= later < len(self.stack.begun):
+            assert self.stack.begun[later].wait(10), f"plane {later} is not read ahead"
+        return super().embed(image, intensity)
+
+
+RUNS = {
+    "find": lambda stack, model, out: segany.label(stack, out, text="island", model=model),
+    "everything": lambda stack, model, out: segany.label(stack, out, model=model),
+    "propagate": lambda stack, model, out: list(prompted(stack, model, 0).propagate()),
+    "backward": lambda stack, model, out: list(prompted(stack, model, 5).propagate()),
+    "track": lambda stack, model, out: list(segany.Session(stack, model=model).track("island")),
+    "volumes": lambda stack, model, out: list(segany.VolumeSession(stack, model, axes="tzyx").track("island")),
+    "precompute": lambda stack, model, out: [model.embed(plane) for plane in open_frames(stack)],
+}
+
+
+def prompted(stack: Slow, model: Waiting, frame: int) -> segany.Session:
+    session = segany.Session(stack, model=model)
+    session.prompt(1, frame, box=(4, 5, 9, 10))
+    return session
+
+
+@pytest.mark.parametrize("what", RUNS)
+def test_the_next_plane_is_read_while_the_model_works(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_segany.io.frames.Frames.intensity", RANGE)
+    stack = Slow(*((1, 6) if what == "volumes" else (6,)))
+    model = Waiting(stack, -1 if what == "backward" else 1)
+    RUNS[what](stack, model, tmp_path / "out.zarr")
+    assert model.order == (list(range(5, -1, -1)) if what == "backward" else list(range(6)))

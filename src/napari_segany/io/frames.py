@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_segany.core.ahead import Ahead
 from napari_segany.core.axes import PlaneAxes, choose_planes, guess_axes
 from napari_segany.core.errors import InvalidImageError, StorageError, UnreadableError
 from napari_segany.core.intensity import DEFAULT_PERCENTILES, IntensityRange, estimate_range
@@ -40,6 +41,8 @@ class Frames:
         self.source, self.planes = source, planes
         self._intensity: IntensityRange | None = None
         self._stamp = self._read_stamp()
+        self._ahead: Ahead[int, np.ndarray] = Ahead(self.read)
+        self._last = -1
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -87,8 +90,16 @@ class Frames:
         return self.shape[0]
 
     def __getitem__(self, frame: int) -> np.ndarray:
-        """Read one frame, (H, W) or (H, W, C); see `read`."""
-        return self.read(frame)
+        """Read one frame, (H, W) or (H, W, C); see `read`.
+
+        When frames are asked for in a row, up or down the stack, the next is
+        read while this one is worked on.
+        """
+        if isinstance(self.source.array, np.ndarray):
+            return self.read(frame)
+        following, self._last = 2 * frame - self._last, frame
+        in_a_row = abs(following - frame) == 1 and 0 <= following < len(self)
+        return self._ahead(frame, following if in_a_row else None)
 
     def plane(self, frame: int) -> Plane:
         """One frame as an array-like that is read as far as it is indexed."""
@@ -198,6 +209,7 @@ class Frames:
 
     def close(self) -> None:
         """Close the file; the frames cannot be read afterwards."""
+        self._ahead.close()
         self.source.close()
 
     def __enter__(self) -> Frames:

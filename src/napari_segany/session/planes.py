@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from napari_segany.core.ahead import Ahead, with_next
 from napari_segany.core.boxes import Box
 from napari_segany.core.errors import UnreadableError
 from napari_segany.core.instances import Instances
@@ -84,12 +85,15 @@ class PlaneSearch:
         self.extent = self.region[2] - self.region[0], self.region[3] - self.region[1]
         self.windows = list(tiles(self.extent, *what.sides(model)))
         self._look = what.begin(model, shown, frames.intensity)
+        self._pixels = Ahead(self._cut)
 
-    def tile(self, frame: int, number: int) -> list[Piece]:
-        """What one tile of a plane shows."""
-        window = self.windows[number]
-        pixels = cut(self.frames.plane(frame), within(self.region, window))
-        return pieces_of(number, window, self._look(pixels))
+    def tile(self, frame: int, number: int, later: tuple[int, int] | None = None) -> list[Piece]:
+        """What one tile of a plane shows; the tile that comes later (frame, number) is read meanwhile."""
+        return pieces_of(number, self.windows[number], self._look(self._pixels((frame, number), later)))
+
+    def _cut(self, place: tuple[int, int]) -> np.ndarray:
+        frame, number = place
+        return cut(self.frames.plane(frame), within(self.region, self.windows[number]))
 
     def join(self, pieces: Sequence[Piece]) -> Instances:
         """Objects of a plane from what its tiles showed."""
@@ -117,11 +121,13 @@ def label_planes(
     progress : callable, optional
         Called with (tiles of the plane done, tiles of the plane).
     """
-    for frame in planes:
+    todo, count = list(planes), len(search.windows)
+    for frame, after in with_next(todo):
+        pieces: list[Piece] = []
         try:
-            count, pieces = len(search.windows), []
             for number in range(count):
-                pieces += search.tile(frame, number)
+                next_plane = None if after is None else (after, 0)
+                pieces += search.tile(frame, number, (frame, number + 1) if number + 1 < count else next_plane)
                 if progress is not None:
                     progress(number + 1, count)
         except UnreadableError as error:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from napari_segany.core.ahead import Ahead, with_next
 from napari_segany.core.boxes import Box
 from napari_segany.core.errors import UnsupportedError
 from napari_segany.core.instances import Instances
@@ -70,8 +71,9 @@ def search(
     extent = region[2] - region[0], region[3] - region[1]
     windows = list(tiles(extent, *what.sides(model)))
     pieces: list[Piece] = []
-    for number, window in enumerate(windows):
-        pieces += pieces_of(number, window, look(cut(image, within(region, window))))
+    pixels: Ahead[Box, np.ndarray] = Ahead(lambda window: cut(image, within(region, window)))
+    for number, (window, later) in enumerate(with_next(windows)):
+        pieces += pieces_of(number, window, look(pixels(window, later)))
         if progress is not None:
             progress(number + 1, len(windows))
     return what.join(model, extent, pieces, windows).placed(shape, region[:2])
