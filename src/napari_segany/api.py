@@ -24,6 +24,7 @@ from napari_segany.core.paths import exists
 from napari_segany.core.prompts import PointsLike, Prompt, check_boxes, check_region, make_prompt
 from napari_segany.core.protocols import Embedding, ImageModel, LabelStore, ModelInfo, Multimask
 from napari_segany.core.settings import EverythingSettings, FindSettings
+from napari_segany.core.shown import Shown
 from napari_segany.core.state import TABLES, SessionState
 from napari_segany.session.carried import Carried
 from napari_segany.session.concept_session import ConceptSession
@@ -451,17 +452,52 @@ def precompute(
     return made
 
 
-def write_labels(labels: np.ndarray | Instances, path: str | Path) -> Path:
-    """Write an (H, W) label image, or that of found objects, as OME-Zarr (``.zarr``), TIFF or PNG.
+def write_labels(
+    labels: Any,
+    path: str | Path,
+    axes: str | None = None,
+    scale: Sequence[float] | None = None,
+    translate: Sequence[float] | None = None,
+) -> Path:
+    """Write labels as OME-Zarr (``.zarr``), a label image as TIFF or PNG, too.
+
+    Parameters
+    ----------
+    labels : integer array-like (H, W), (N, H, W) or (T, Z, H, W), or Instances
+        Stacks are read and written one frame at a time.
+    path : str or Path
+    axes, scale, translate : optional
+        One letter, the size of a voxel and the place of the first one for each axis; kept in OME-Zarr.
 
     Raises
     ------
+    InvalidLabelsError
+        No labels, or the folder holds some of another shape.
     StorageError
         An unknown ending, or the place cannot be written.
     """
+    from napari_segany.io.folder import write_folder
     from napari_segany.io.labels import write_image
 
-    return write_image(labels, Path(path))
+    path = Path(path)
+    # Of found objects a plane may be larger than the memory.
+    if isinstance(labels, Instances) or path.suffix != ".zarr":
+        return write_image(labels, path)
+    return write_folder(path, labels, axes, scale, translate)
+
+
+def is_ours(path: str | Path) -> bool:
+    """Whether a folder holds labels that this package wrote; looks at names only."""
+    from napari_segany.io.folder import is_ours as ours
+
+    return ours(Path(path))
+
+
+def open_folder(path: str | Path) -> tuple[Shown | None, Shown]:
+    """Open image and labels of a folder that `is_ours`, without reading them; see `napari_segany.io.folder`."""
+    from napari_segany.io.folder import open_folder as open_ours
+
+    return open_ours(Path(path))
 
 
 def export_tracks(labels: Any, output: str | Path, parents: Mapping[int, int] | None = None) -> int:

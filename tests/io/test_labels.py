@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from napari_segany import api
 from napari_segany.core.errors import InvalidLabelsError, StorageError
 from napari_segany.io.journal import read_journal
-from napari_segany.io.labels import MemoryLabels, ZarrLabels, open_labels, write_image
+from napari_segany.io.labels import MemoryLabels, ZarrLabels, open_labels
 
 SHAPE = (4, 300, 520)
 
@@ -216,11 +217,11 @@ def test_labels_of_another_shape_and_foreign_folders_are_left_alone(labels: Zarr
 def test_single_images(name: str, tmp_path: Path) -> None:
     from napari_segany.io.frames import open_frames
 
-    path = write_image(plane(3), tmp_path / name)
+    path = api.write_labels(plane(3), tmp_path / name)
     written = open_frames(path / "labels" / "segany" if name == "a.zarr" else path)
     np.testing.assert_array_equal(written[0], plane(3))
     with pytest.raises(StorageError, match="end it with"):
-        write_image(plane(3), tmp_path / "a.doc")
+        api.write_labels(plane(3), tmp_path / "a.doc")
 
 
 MISFITS = {

@@ -9,8 +9,9 @@ from napari.layers import Image
 
 from napari_segany import api
 from napari_segany.core.errors import InvalidImageError, StorageError
-from napari_segany.core.protocols import ImageModel, LabelStore
+from napari_segany.core.protocols import FrameSource, ImageModel, LabelStore
 from napari_segany.gui.geometry import full_data
+from napari_segany.gui.output import has_session
 from napari_segany.gui.stack_view import PlaneStack, StackView
 
 #: Labels on disk that a window of this process writes; the lock on them keeps out other processes only.
@@ -42,7 +43,7 @@ def open_session(image: Image, view: StackView, model: ImageModel, labels: Label
         raise StorageError(f"{labels.name} is open in another window; choose a labels layer of its own for this one.")
     if labels == Path(image.source.path):
         session = _open_inside(image, planes, model, labels)
-    elif _has_session(labels):
+    elif has_session(labels):
         session = api.Session.open(labels, stack=planes, model=model)
     else:
         session = api.Session(planes, model=model, labels=labels, axes="zyxc"[: planes.ndim])
@@ -58,16 +59,26 @@ def close_session(session: api.Session) -> None:
 
 
 def _open_inside(image: Image, planes: PlaneStack, model: ImageModel, path: Path) -> api.Session:
-    """Open a session of an OME-Zarr: it can be opened again without a window, and its scale is known."""
-    stack, middle = api.open_stack(path), len(planes) // 2
-    if not np.array_equal(stack[middle], planes[middle], equal_nan=planes.dtype.kind == "f"):
-        raise InvalidImageError(
-            f'The layer "{image.name}" does not show what is stored in {path}; choose a labels layer for it.'
-        )
-    if _has_session(path):
-        return api.Session.open(path, model=model)
+    """Open a session of a folder that was opened itself: it needs no window to be opened again, its scale is known."""
+    if has_session(path):
+        session = api.Session.open(path, model=model)
+        if not _is_shown(session.frames, planes):
+            session.close()
+            raise _another(image, path)
+        return session
+    stack = api.open_stack(path)
+    if not _is_shown(stack, planes):
+        raise _another(image, path)
     return api.Session(stack, model=model, labels=path)
 
 
-def _has_session(path: Path) -> bool:
-    return (path / "segany" / "session.json").exists()
+def _is_shown(stack: FrameSource, planes: PlaneStack) -> bool:
+    """Whether a layer shows a stack, as far as its middle tells."""
+    middle, nan = len(planes) // 2, planes.dtype.kind == "f"
+    return stack.shape == planes.shape and np.array_equal(stack[middle], planes[middle], equal_nan=nan)
+
+
+def _another(image: Image, path: Path) -> InvalidImageError:
+    return InvalidImageError(
+        f'The layer "{image.name}" does not show what is stored in {path}; choose a labels layer for it.'
+    )

@@ -20,17 +20,22 @@ from napari_segany.gui.stack_view import StackView
 def place_for_labels(image: Image, view: StackView) -> Path | None:
     """Where the labels of an image layer are kept on disk; None for a layer that was not read from a place of ours.
 
-    Inside an OME-Zarr (0.5) stack that can be written into, otherwise in
+    Inside an OME-Zarr (0.5) stack that can be written into and in a saved session, otherwise in
     ``<name>.segany.zarr`` beside the file.
     """
     as_stored = view.plane == (image.ndim - 2, image.ndim - 1) and view.axis in (0, None) and image.ndim in (2, 3)
     path = Path(image.source.path or "")
     if not (as_stored and image.source.path and path.exists()):
         return None
-    if _is_ome_zarr(path, data_shape(image)) and os.access(path, os.W_OK):
+    if (_is_ome_zarr(path, data_shape(image)) or has_session(path)) and os.access(path, os.W_OK):
         return path
     beside = path.with_name(f"{path.name.split('.')[0]}.segany.zarr")
     return beside if os.access(path.parent, os.W_OK) else None
+
+
+def has_session(path: Path) -> bool:
+    """Whether a session was saved, or left, in a folder."""
+    return (path / "segany" / "session.json").exists()
 
 
 def _is_ome_zarr(path: Path, shape: tuple[int, ...]) -> bool:
@@ -104,10 +109,11 @@ class Output:
         """Show labels (N, H, W) that a session writes to disk."""
         labels = PlaneOnly(labels) if image.ndim == 2 else labels
         if self.layer is None or self.path is None:
-            self._take(self._add(labels, image), quietly=True)
-        else:
-            with self.layer.events.data.blocker(self._on_data):
-                self.layer.data = labels
+            opened = self._opened(path, tuple(labels.shape))
+            self._take(opened or self._add(labels, image), quietly=True)
+        assert self.layer is not None
+        with self.layer.events.data.blocker(self._on_data):
+            self.layer.data = labels
         self.path, self.highest = path, highest
 
     def fit(self, image: Image | None) -> None:
@@ -125,6 +131,12 @@ class Output:
         """Show what was written into the array."""
         if self.layer is not None:
             self.layer.refresh()
+
+    def _opened(self, path: Path, shape: tuple[int, ...]) -> Labels | None:
+        """The layer in which the labels of a folder are shown already, since it was opened as a whole."""
+        layers = [one for one in self.viewer.layers if isinstance(one, Labels) and not one.multiscale]
+        fitting = [one for one in layers if one.source.path == str(path) and tuple(one.data.shape) == shape]
+        return next(iter(fitting), None)
 
     def _add(self, data: Any, image: Image) -> Labels:
         layer = Labels(data, name="Segmentation", **alignment(image))

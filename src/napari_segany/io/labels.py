@@ -333,21 +333,17 @@ def check_writable(path: Path) -> None:
 
 
 def write_image(labels: np.ndarray | Instances, path: Path) -> Path:
-    """Write an (H, W) label image, or that of found objects, in the format that the ending of `path` names.
+    """Write an (H, W) label image as TIFF or PNG, that of found objects as OME-Zarr, too, by the ending of `path`.
 
     Raises
     ------
     StorageError
     """
     check_writable(path)
-    if path.suffix == ".zarr":
-        dtype = np.int32 if isinstance(labels, Instances) else labels.dtype
-        store = ZarrLabels(path, (1, labels.shape[0], labels.shape[1]), dtype)
+    if path.suffix == ".zarr" and isinstance(labels, Instances):
+        store = ZarrLabels(path, (1, labels.shape[0], labels.shape[1]), np.int32)
         try:
-            if isinstance(labels, Instances):
-                store.write_blocks(0, labels.labels_in)
-            else:
-                store.write(0, labels)
+            store.write_blocks(0, labels.labels_in)
             store.finish()
         finally:
             store.close()

@@ -177,11 +177,32 @@ def _describe(group: Any, axes: str, scale: Sequence[float], levels: int, image_
             transforms.append({"type": "translation", "translation": shift})
         datasets.append({"path": str(level), "coordinateTransformations": transforms})
     described = [{"name": axis, "type": "time" if axis == "t" else "space"} for axis in axes]
-    group.attrs["ome"] = {
-        "version": VERSION,
-        "multiscales": [{"name": group.name.rsplit("/", 1)[-1], "axes": described, "datasets": datasets}],
-        "image-label": dict(image_label),
-    }
+    earlier = dict(group.attrs).get("ome", {}).get("multiscales", [{}])[0]
+    moved = {key: earlier[key] for key in ("coordinateTransformations",) if key in earlier}
+    multiscale = {"name": group.name.rsplit("/", 1)[-1], "axes": described, "datasets": datasets, **moved}
+    group.attrs["ome"] = {"version": VERSION, "multiscales": [multiscale], "image-label": dict(image_label)}
+
+
+def move_labels(path: Path, name: str, translate: Sequence[float]) -> None:
+    """Say where the first pixel of a label image lies, in the units of its scale.
+
+    Raises
+    ------
+    StorageError
+    """
+    try:
+        group = _zarr().open_group(path / "labels" / name, mode="r+")
+        ome = dict(group.attrs)["ome"]
+        multiscale = {key: value for key, value in ome["multiscales"][0].items() if key != "coordinateTransformations"}
+        if any(translate):
+            # Of all levels: a scale comes first, as the specification wants it.
+            multiscale["coordinateTransformations"] = [
+                {"type": "scale", "scale": [1.0] * len(translate)},
+                {"type": "translation", "translation": [float(step) for step in translate]},
+            ]
+        group.attrs["ome"] = {**ome, "multiscales": [multiscale, *ome["multiscales"][1:]]}
+    except OSError as error:
+        raise StorageError(f"The labels in {path} cannot be written: {error.strerror or error}.") from error
 
 
 def finish_labels(

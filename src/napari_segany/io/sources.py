@@ -30,6 +30,8 @@ class Source:
         One letter per axis, if known.
     scale : dict of axis name -> float
         Size of a pixel.
+    translate : dict of axis name -> float
+        Where the first pixel lies; empty when the file does not say.
     units : dict of axis name -> str
     path : Path or None
     close : callable
@@ -42,6 +44,7 @@ class Source:
     units: dict[str, str] = field(default_factory=dict)
     path: Path | None = None
     close: Callable[[], None] = lambda: None
+    translate: dict[str, float] = field(default_factory=dict)
 
 
 def open_source(source: Any, level: int = 0) -> Source:
@@ -142,12 +145,16 @@ def _open_zarr(path: Path, level: int) -> Source:
     listed = multiscales[0].get("axes", [])
     names = [axis["name"] if isinstance(axis, dict) else axis for axis in listed]
     units = {axis["name"]: axis["unit"] for axis in listed if isinstance(axis, dict) and "unit" in axis}
-    factors = np.ones(len(names))
+    factors, origin, placed = np.ones(len(names)), np.zeros(len(names)), False
     # Of this level, then of all levels.
     for described in (datasets[level], multiscales[0]):
         for transform in described.get("coordinateTransformations", []):
             if transform.get("type") == "scale":
-                factors = factors * np.asarray(transform["scale"], dtype=np.float64)
+                step = np.asarray(transform["scale"], dtype=np.float64)
+                factors, origin = factors * step, origin * step
+            elif transform.get("type") == "translation":
+                origin, placed = origin + np.asarray(transform["translation"], dtype=np.float64), True
     scale = dict(zip(names, factors.tolist(), strict=True))
+    translate = dict(zip(names, origin.tolist(), strict=True)) if placed else {}
     axes = "".join(names) if all(len(name) == 1 for name in names) else ""
-    return Source(array, axes if len(axes) == array.ndim else None, scale, units, path)
+    return Source(array, axes if len(axes) == array.ndim else None, scale, units, path, translate=translate)
