@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -34,6 +34,12 @@ class Lineage:
         """(N,) int64: paths between appearances, divisions and ends; each has the id of its first object if free."""
         follows = np.bincount(self.edges[:, 0], minlength=len(self.frames))[self.edges[:, 0]] == 1
         return self._numbered(follows)
+
+    @property
+    def origins(self) -> dict[int, int]:
+        """Tracklet -> tracklet that it comes from by division."""
+        pairs = self.tracklets[self.edges]
+        return {int(later): int(earlier) for earlier, later in pairs if earlier != later}
 
     @property
     def segments(self) -> np.ndarray:
@@ -78,19 +84,19 @@ def trace(frames: Iterable[np.ndarray], parents: Mapping[tuple[int, int], int]) 
     parents : dict of (object id, frame) -> object id
         Of objects that come from another one by division.
     """
-    times, ids, centroids = [], [], []
-    for time, labels in enumerate(frames):
-        found, where = _centroids(np.asarray(labels))
-        times.append(np.full(len(found), time, dtype=np.int64))
-        ids.append(found)
-        centroids.append(where)
-    when, who = np.concatenate(times), np.concatenate(ids)
+    return link([centroids(np.asarray(labels)) for labels in frames], parents)
+
+
+def link(found: Sequence[tuple[np.ndarray, np.ndarray]], parents: Mapping[tuple[int, int], int]) -> Lineage:
+    """Join the `centroids` of all frames, in their order; see `trace`."""
+    when = np.repeat(np.arange(len(found), dtype=np.int64), [len(ids) for ids, _ in found])
+    who = np.concatenate([ids for ids, _ in found])
     edges = _edges(when, who, {child: parent for (child, _), parent in parents.items()})
-    return Lineage(when, who, np.concatenate(centroids), edges)
+    return Lineage(when, who, np.concatenate([where for _, where in found]), edges)
 
 
-def _centroids(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ids (N,) and centroids (N, D) of the objects of one frame."""
+def centroids(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ids (N,) int64 and centroids (N, D) float64, in pixels, of the objects of one frame."""
     places = np.nonzero(labels)
     ids, which, areas = np.unique(labels[places], return_inverse=True, return_counts=True)
     means = [np.bincount(which, weights=axis, minlength=len(ids)) / areas for axis in places]

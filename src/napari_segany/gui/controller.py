@@ -35,6 +35,7 @@ from napari_segany.gui.propagation import Propagation
 from napari_segany.gui.stack_actions import StackActions
 from napari_segany.gui.stack_view import StackView
 from napari_segany.gui.track_actions import TrackActions
+from napari_segany.gui.track_layer import TrackLayer
 
 #: Rest on a plane before it is encoded ahead of the first click, milliseconds.
 PREFETCH_DELAY = 300
@@ -62,6 +63,7 @@ class Controller(QObject):
     stack : StackActions
     concepts : FindActions
     tracks : TrackActions
+    track_layer : TrackLayer
     models : ModelActions
     adapting : AdaptActions
     """
@@ -83,6 +85,8 @@ class Controller(QObject):
     output_changed = QtSignal()
     #: One line for each place to check.
     doubts_changed = QtSignal(object)
+    #: Whether the Tracks layer is shown.
+    tracks_shown_changed = QtSignal(bool)
     #: Other objects were found, or another threshold was chosen.
     found_changed = QtSignal()
     #: The model knows these words for concepts, all phrases when there are none.
@@ -101,7 +105,7 @@ class Controller(QObject):
         self.layers: PromptLayers | None = None
         self.preview: Preview | None = None
         self.masks, self.stack, self.concepts = MaskActions(self), StackActions(self), FindActions(self)
-        self.tracks = TrackActions(self)
+        self.tracks, self.track_layer = TrackActions(self), TrackLayer(self)
         self.models, self.adapting = ModelActions(), AdaptActions(self)
         self.object_id = 1
         self.sign: Sign = "positive"
@@ -129,6 +133,7 @@ class Controller(QObject):
             (layers.removed, self._on_removed),
             (self.output.replaced, self._on_output_replaced),
             (self.output.label_selected, self._on_label_selected),
+            (self.output.painted, self.track_layer.on_paint),
             (self.jobs.busy_changed, self._show_status),
         ]
 
@@ -418,6 +423,7 @@ class Controller(QObject):
             close_session(stack.session)
         self._stacks = {}
         self._sync_soon.start()
+        self.track_layer.update_soon()
 
     def _leave_image(self) -> None:
         self._start_afresh()
@@ -429,6 +435,7 @@ class Controller(QObject):
         if self.preview is not None:
             self.preview.close()
         self.concepts.leave()
+        self.track_layer.leave()
         self.image = self.location = self.layers = self.preview = None
         self.output.choose(None, None)
 
@@ -450,6 +457,8 @@ class Controller(QObject):
             self.choose_image(None)
         elif layer is self.output.layer:
             self.choose_output(None)
+        elif self.track_layer.drop(layer):
+            return
         elif self.layers is not None and (self.layers.drop(layer) or self._drop_preview(layer)):
             self._sync_soon.start()
 
@@ -471,6 +480,7 @@ class Controller(QObject):
         self.view_changed.emit()
 
     def _on_frame_written(self, stack: OpenStack, frame: int) -> None:
+        self.track_layer.on_frame(stack, frame)
         shown, (_, frame_shown) = self.here()
         if self.view() is None or (shown is stack and frame == frame_shown):
             self._redraw_soon.start()

@@ -73,6 +73,8 @@ class Output:
     replaced = Signal()
     #: The label that the person has chosen in the layer.
     label_selected = Signal(int)
+    #: The person painted into the layer with napari's own tools.
+    painted = Signal()
 
     def __init__(self, viewer: ViewerModel) -> None:
         self.viewer = viewer
@@ -149,10 +151,12 @@ class Output:
         if self.layer is not None:
             self.layer.events.data.disconnect(self._on_data)
             self.layer.events.selected_label.disconnect(self._on_label)
+            self.layer.events.paint.disconnect(self._on_paint)
         self.layer, self.path, self.highest = layer, None, 0
         if layer is not None:
             layer.events.data.connect(self._on_data)
             layer.events.selected_label.connect(self._on_label)
+            layer.events.paint.connect(self._on_paint)
             if isinstance(layer.data, np.ndarray):
                 self.highest = int(layer.data.max(initial=0))
         if not quietly:
@@ -160,6 +164,9 @@ class Output:
 
     def _on_data(self) -> None:
         self.replaced.emit()
+
+    def _on_paint(self) -> None:
+        self.painted.emit()
 
     def _on_label(self) -> None:
         if self.layer is not None and self.layer.selected_label > 0:

@@ -1,9 +1,10 @@
-"""What a person does with objects along the stack: check, split, give to another number, fill in."""
+"""What a person does with objects along the stack: check, split, give to another number, fill in, export."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_info, show_warning
@@ -72,6 +73,18 @@ class TrackActions:
             show_info(f"Object {object_id} was filled in on {len(frames)} planes.")
 
         self._edit(lambda session: session.interpolate(object_id), then)
+
+    def export(self, path: Path) -> None:
+        """Write all tracks: as GEFF where the name ends so, else as a Cell Tracking Challenge folder."""
+        controller = self._controller
+
+        def then(count: int) -> None:
+            show_info(f"{count} objects were written to {path}.")
+
+        def write(stack: OpenStack) -> None:
+            controller.jobs.submit(partial(stack.session.export_tracks, path), then, "Exporting tracks…")
+
+        controller.with_stack(write)
 
     def _edit(self, edit: Callable[[Any], Any], then: Callable[[Any], None]) -> None:
         controller = self._controller

@@ -29,6 +29,12 @@ class TracksSection(Section):
         self.fill = button(
             "Fill in", "Interpolate the object between the planes on which you accepted it, for thin structures."
         )
+        self.show_tracks = button(
+            "Show tracks", "A Tracks layer of all objects with their divisions, kept up to date.", checkable=True
+        )
+        self.export = button(
+            "Export…", "Write masks and table as the Cell Tracking Challenge wants them, or a graph (GEFF)."
+        )
         grid = QGridLayout(self.body)
         grid.addWidget(self.check, 0, 0)
         grid.addWidget(self.fill, 0, 1)
@@ -36,6 +42,8 @@ class TracksSection(Section):
         grid.addWidget(self.doubts, 1, 0, 1, 3)
         grid.addWidget(self.give, 2, 0)
         grid.addWidget(self.number, 2, 1, 1, 2)
+        grid.addWidget(self.show_tracks, 3, 0)
+        grid.addWidget(self.export, 3, 1, 1, 2)
 
     def show_doubts(self, lines: Sequence[str]) -> None:
         """List places to check."""

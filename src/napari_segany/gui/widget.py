@@ -116,6 +116,7 @@ class SegmentWidget(QWidget):
         prompts.strategy.currentIndexChanged.connect(lambda _: masks.choose_strategy(prompts.chosen_strategy))
         propagate.timeline.clicked.connect(stack.go_to)
         self.tracks.doubts.currentRowChanged.connect(controller.tracks.go_to)
+        self.tracks.show_tracks.toggled.connect(controller.track_layer.choose)
         buttons: dict[QPushButton, Callable[[], None]] = {
             prompts.label: masks.take_label,
             prompts.sign: controller.toggle_sign,
@@ -144,6 +145,7 @@ class SegmentWidget(QWidget):
             self.tracks.split: controller.tracks.split,
             self.tracks.give: lambda: controller.tracks.give(self.tracks.number.value()),
             self.tracks.fill: controller.tracks.fill,
+            self.tracks.export: self._on_export,
             self.adapt.run: self._on_adapt,
             self.adapt.cancel: controller.adapting.learning.cancel,
             models.use: self._on_use,
@@ -174,6 +176,7 @@ class SegmentWidget(QWidget):
         for queue in (controller.jobs, controller.propagation):
             queue.out_of_memory.connect(self._on_out_of_memory)
         controller.doubts_changed.connect(self.tracks.show_doubts)
+        controller.tracks_shown_changed.connect(self.tracks.show_tracks.setChecked)
         controller.clicks_changed.connect(self.adapt.clicks.setText)
         controller.adapting.learned.connect(self.adapt.result.setText)
         controller.adapting.learning.running_changed.connect(self.adapt.show_running)
@@ -220,6 +223,13 @@ class SegmentWidget(QWidget):
         path, _ = QFileDialog.getOpenFileName(self, "Import a model", "", f"Checkpoints ({patterns})")
         if path:
             self.controller.models.import_file(Path(path))
+
+    def _on_export(self) -> None:
+        kinds = ("Folder of the Cell Tracking Challenge (*)", "Graph (*.geff)")
+        name, kind = QFileDialog.getSaveFileName(self, "Export tracks", "", ";;".join(kinds))
+        if name:
+            path = Path(name)
+            self.controller.tracks.export(path.with_suffix(".geff") if kind == kinds[1] else path)
 
     def _on_adapt(self) -> None:
         self.controller.adapting.adapt(self.adapt.name.text(), self.adapt.steps.value())
