@@ -32,7 +32,6 @@ from napari_segany.session.everything import EverythingSearch
 from napari_segany.session.everything import everything as _everything
 from napari_segany.session.finding import find as _find
 from napari_segany.session.propagation import Runs
-from napari_segany.session.session import Direction
 from napari_segany.session.tiling import search
 from napari_segany.session.volume_session import VolumeSession as _VolumeSession
 from napari_segany.training import train_nano as train_nano
@@ -611,17 +610,17 @@ class Session(ConceptSession):
                 store.close()
             raise
 
-    def _start(self, anchors: dict[int, dict[int, Prompt | Carried]], span: range, direction: Direction) -> Runs:
+    def _start(self, anchors: dict[int, dict[int, Prompt | Carried]], span: range) -> Runs:
         if self.scheduler is None:
-            return super()._start(anchors, span, direction)
+            return super()._start(anchors, span)
         from napari_segany.cluster.propagate import ClusterRun
         from napari_segany.cluster.work import Stack
 
         image = self._stack.reference()
         if image.path is None:
             raise UnsupportedError("Give the path of the stack, so that every worker can open it.")
-        name, stack = self._model_name, Stack(image)
-        return ClusterRun(self.scheduler, stack, name, anchors, span, direction, self.settings, self.resources)
+        name, stack, asked = self._model_name, Stack(image), self.resources
+        return ClusterRun(self.scheduler, stack, name, anchors, span, self._mask_of, self.settings, asked)
 
     def state(self) -> SessionState:
         """Everything of this session but its pixels."""

@@ -61,7 +61,7 @@ def load(name, device="auto", dtype="auto"):
     if kind == "faint":
         return Fainting(Path(argument) if argument else None)
     if kind == "disc":
-        return DiscModel()
+        return DiscModel(delay=float(argument or 0))
     if kind == "kept":
         return Kept()
     raise UnknownModelError(f'There is no model or file "{name}".')

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 import zarr
 
 import napari_segany as segany
-from napari_segany.cluster import connection
+from napari_segany.cluster import connection, deliveries
 from napari_segany.core.errors import ClusterError, StorageError, UnknownModelError, UnsupportedError
 from napari_segany.io.journal import read_journal
 from napari_segany.io.labels import ZarrLabels
@@ -82,6 +83,41 @@ def test_objects_are_carried_by_several_workers(address: str, tmp_path: Path) ->
         session.close()
     np.testing.assert_array_equal(*labels)
     assert set(np.unique(labels[0])) == {0, 1, 2, 3, 4}
+
+
+def test_a_cancelled_propagation_keeps_what_is_done_and_goes_on(
+    address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zarr.create_array(tmp_path / "stack.zarr", data=np.zeros((30, 40, 50), np.uint8), chunks=(1, 40, 50))
+    here, out = segany.Session(tmp_path / "stack.zarr", model=DiscModel()), tmp_path / "out.zarr"
+    there = segany.Session(tmp_path / "stack.zarr", model=DiscModel(), labels=out, scheduler=address)
+    there._model_name = "disc:0.05"
+    for session in (here, there):
+        for i, place in enumerate([(8, 9), (20, 20), (30, 40)]):
+            session.prompt(i + 1, 4 + i, points=[place, place], labels=[1, 1])
+    whole = [frame for frame, _ in here.propagate()]
+    with distributed.Client(address, set_as_default=False) as client:
+        run = there.propagate()
+        assert [next(run)[0] for _ in range(4)] == [4, 5, 6, 7]
+        assert any(client.processing().values()), "frames arrive while workers go on"
+        run.close()
+        began = time.monotonic()
+        while any(client.run(lambda: len(deliveries._OPEN)).values()):
+            time.sleep(0.02)
+        assert time.monotonic() - began < 0.7, "workers stop long before the end"
+    assert there.finished == {4, 5, 6, 7}
+    there.close()
+    monkeypatch.setattr("napari_segany.api.load_model", lambda *_: DiscModel())
+    again = segany.Session.open(out, model="disc:0.05", scheduler=address)
+    killed, visited = [], []
+    for frame, _ in again.propagate(resume=True):
+        visited.append(frame)
+        if len(visited) == 3:
+            killed.append(kill_one(address))
+    assert killed and visited == whole[4:], "the frames that both ways visit are visited again"
+    np.testing.assert_array_equal(again.labels, here.labels)
+    assert again.undo() == "propagate" and not np.asarray(again.labels)[8:].any()
+    again.close()
 
 
 def test_planes_are_encoded_ahead_by_several_workers(address: str, image: Path, tmp_path: Path) -> None:

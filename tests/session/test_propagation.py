@@ -46,6 +46,20 @@ def test_objects_starting_on_different_frames_do_not_disturb_each_other(session:
     assert len(session.model.embedded) <= 12  # one image-side run per frame and direction at most
 
 
+@pytest.mark.parametrize("stop", range(1, 9))
+def test_wherever_a_run_is_cancelled_it_goes_on_to_the_same_end(session: Session, stop: int) -> None:
+    # Both ways visit the frames between the two prompts.
+    session.prompt(1, 1, points=[(10, 10)])
+    session.prompt(2, 4, points=[(30, 40)])
+    visits = session.propagate()
+    for _ in range(stop):
+        next(visits)
+    visits.close()
+    run(session, resume=True)
+    for frame in range(6):
+        assert session.labels[frame][10, 10] == 1 and session.labels[frame][30, 40] == 2
+
+
 def test_a_later_prompt_puts_the_object_right(session: Session) -> None:
     session.prompt(1, 0, points=[(10, 10)])
     session.prompt(1, 3, points=[(30, 30)])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
+
 from napari_segany.cluster.connection import told_where
+from napari_segany.cluster.deliveries import delivery
 from napari_segany.cluster.pages import keep_pages
 from napari_segany.core.boxes import Box
 from napari_segany.core.prompts import Prompt
@@ -19,7 +22,7 @@ from napari_segany.core.state import ImageReference
 from napari_segany.session.carried import Carried
 from napari_segany.session.carrying import CarryingTracker
 from napari_segany.session.planes import PlaneSearch, enlarged
-from napari_segany.session.propagation import Run, Visit
+from napari_segany.session.propagation import Done, Run, Visit, Way
 from napari_segany.session.stitching import Piece
 from napari_segany.session.tiling import Search
 
@@ -134,14 +137,26 @@ def precompute(stack: Stack, model: str, folder: Path, limit: int, frame: int) -
 
 @told_where
 def carry(
+    name: str,
     stack: Stack,
     model: str,
     anchors: dict[int, dict[int, Prompt | Carried]],
     span: range,
-    ways: Sequence[str],
+    done: Done,
+    earlier: Mapping[tuple[int, int], Carried],
     settings: PropagationSettings,
-) -> dict[str, list[Visit]]:
-    """Carry some objects through a stack; the visits of each way, in order."""
+) -> tuple[int, list[tuple[Way, Visit]]]:
+    """Carry some objects through a stack, and deliver each way's visits in order; returns what was not fetched.
+
+    Parameters
+    ----------
+    name : str
+        Of the delivery.
+    done : way -> frames
+        See `Run.visits`.
+    earlier : (object id, frame) -> Carried
+        What labels hold on the frames that the run may be reminded of.
+    """
     network, frames = _model(model), stack.open()
     tracker = (
         network.tracker(len(frames), settings.motion)
@@ -156,9 +171,15 @@ def carry(
             last = frame, network.embed(frames[frame], frames.intensity)
         return last[1]
 
-    def nothing(object_id: int, frame: int) -> Any:
-        raise AssertionError("A run from its beginning asks for no earlier masks.")
+    def mask_of(object_id: int, frame: int) -> np.ndarray:
+        found = earlier.get((object_id, frame))
+        return np.zeros(frames.shape[1:3], dtype=bool) if found is None else found.mask
 
-    run = Run(tracker, embed, anchors, span, nothing, settings)
-    made = {"forward": lambda: run.forward(), "backward": lambda: run.backward("forward" in ways)}
-    return {way: list(made[way]()) for way in ways}
+    run = Run(tracker, embed, anchors, span, mask_of, settings)
+    with delivery(name) as made:
+        for way in done:
+            for visit in run.visits(way, done):
+                made.add((way, visit))
+                if made.stopped:
+                    return made.rest()
+    return made.rest()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from napari_segany.session.carried import Carried
 
 #: Where an object is known: frame -> what to ask there, or the mask already given.
 Anchors = Mapping[int, Prompt | Carried]
+Way = Literal["forward", "backward"]
+Done = Mapping[Way, frozenset[int]]
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,31 @@ class Visit:
     running: frozenset[int]
 
 
+def done_by_way(
+    anchors: Mapping[int, Anchors], direction: Literal["both", "forward", "backward"], finished: Collection[int]
+) -> dict[Way, frozenset[int]]:
+    """The ways of a run in their order, and what of the frames that a cancelled run has finished counts for each.
+
+    Both ways visit the frames between the first anchors of different objects.
+    Those were finished on the way forward alone, unless the way back has got
+    beyond them.
+    """
+    done = frozenset(finished)
+    if direction != "both":
+        return {direction: done}
+    first = min(frame for own in anchors.values() for frame in own)
+    return {"forward": done, "backward": done if first - 1 in done else frozenset()}
+
+
 class Runs(Protocol):
     """A propagation of some objects, wherever it is computed."""
 
-    def forward(self, finished: frozenset[int] = frozenset()) -> Iterator[Visit]:
-        """From each object's first anchor to the end."""
+    def visits(self, way: Way, done: Done) -> Iterator[Visit]:
+        """Forward from each object's first anchor to the end; backward from its first or last one to the start."""
         ...
 
-    def backward(self, from_first: bool, finished: frozenset[int] = frozenset()) -> Iterator[Visit]:
-        """From each object's first or last anchor to the start."""
+    def close(self) -> None:
+        """Stop what is computed elsewhere, when no more visits are wanted."""
         ...
 
 
@@ -91,24 +109,24 @@ class Run:
                 known[i][frame] = anchor if isinstance(anchor, Carried) else Carried.from_candidates(answers[i])
         return known
 
-    def forward(self, finished: frozenset[int] = frozenset()) -> Iterator[Visit]:
-        """From each object's first anchor to the end; what a cancelled run has `finished` is passed over."""
-        begins = {i: min(own) for i, own in self.known.items()}
-        order = range(min(begins.values()), self.span.stop)
-        yield from self._along(order, lambda i, frame: begins[i] <= frame, False, finished)
-
-    def backward(self, from_first: bool, finished: frozenset[int] = frozenset()) -> Iterator[Visit]:
-        """From each object's first or last anchor to the start.
+    def visits(self, way: Way, done: Done) -> Iterator[Visit]:
+        """Forward from each object's first anchor to the end; backward from its first or last one to the start.
 
         Parameters
         ----------
-        from_first : bool
-            After a `forward` run: that has done the first anchor and all after it.
-        finished : frames
+        way : {"forward", "backward"}
+        done : way -> frames
+            All ways of the run, and what a cancelled run has finished on each; see `done_by_way`.
         """
-        ends = {i: min(own) - 1 if from_first else max(own) for i, own in self.known.items()}
-        order = range(max(ends.values()), self.span.start - 1, -1)
-        yield from self._along(order, lambda i, frame: frame <= ends[i], True, finished)
+        if way == "forward":
+            begins = {i: min(own) for i, own in self.known.items()}
+            order = range(min(begins.values()), self.span.stop)
+            yield from self._along(order, lambda i, frame: begins[i] <= frame, False, done[way])
+        else:
+            # On the way forward the first anchor was done, and all after it.
+            ends = {i: min(own) - 1 if "forward" in done else max(own) for i, own in self.known.items()}
+            order = range(max(ends.values()), self.span.start - 1, -1)
+            yield from self._along(order, lambda i, frame: frame <= ends[i], True, done[way])
 
     def _along(
         self, order: range, runs: Callable[[int, int], bool], backward: bool, finished: frozenset[int]
@@ -122,6 +140,9 @@ class Run:
                 self._remind(frame, running, backward)
             started = True
             yield self._visit(frame, running, backward)
+
+    def close(self) -> None:
+        """All is computed here, when a visit is asked for."""
 
     def again(self, changed: Mapping[int, frozenset[int]]) -> Iterator[Visit]:
         """Redo only what changed anchors change.

@@ -29,7 +29,7 @@ from napari_segany.session.carried import Carried
 from napari_segany.session.carrying import CarryingTracker
 from napari_segany.session.compose import compose
 from napari_segany.session.history import EntryEdit, History, LabelEdit, Step
-from napari_segany.session.propagation import Run, Runs, Visit
+from napari_segany.session.propagation import Run, Runs, Visit, done_by_way
 from napari_segany.session.tracks import Track, tracks
 
 Direction = Literal["both", "forward", "backward"]
@@ -425,17 +425,16 @@ class Session:
     def _propagate(
         self, anchors: dict[int, dict[int, Prompt | Carried]], span: range, direction: Direction
     ) -> Iterator[tuple[int, np.ndarray]]:
-        run, done = self._start(anchors, span, direction), frozenset(self.finished)
+        run, done = self._start(anchors, span), done_by_way(anchors, direction, self.finished)
         step = Step("propagate")
         try:
-            if direction != "backward":
-                yield from (self._write(step, visit) for visit in run.forward(done))
-            if direction != "forward":
-                yield from (self._write(step, visit) for visit in run.backward(direction == "both", done))
+            for way in done:
+                yield from (self._write(step, visit) for visit in run.visits(way, done))
             for object_id in anchors:
                 self._changed.pop(object_id, None)
         finally:
             self.history.push(step)
+            run.close()
 
     def update(self) -> Iterator[tuple[int, np.ndarray]]:
         """Bring labels up to date after corrections, redoing only what they change.
@@ -464,7 +463,7 @@ class Session:
         finally:
             self.history.push(step)
 
-    def _start(self, anchors: dict[int, dict[int, Prompt | Carried]], span: range, direction: Direction) -> Runs:
+    def _start(self, anchors: dict[int, dict[int, Prompt | Carried]], span: range) -> Runs:
         """Begin to propagate; here, unless a session has other places for it."""
         return self._run(anchors, span)
 
