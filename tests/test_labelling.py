@@ -14,6 +14,7 @@ from napari_segany import cli
 from napari_segany.core.errors import InvalidPromptError, StorageError, UnsupportedError
 from napari_segany.core.settings import FindSettings
 from napari_segany.io.frames import open_frames
+from tests.fakes import DiscModel
 from tests.session.test_finding import Islands, islands
 from tests.session.test_tiling import RANGE, BoxedIslands
 
@@ -52,6 +53,27 @@ def test_everything_on_every_plane(tmp_path: Path) -> None:
         assert (result.frame, result.objects) == (plane, count)
         assert len(np.unique(truth.astype(np.int64) * 10**6 + labels[plane])) == count + 1
     assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_detector_proposes_on_every_plane(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    stack = stack_of(2)
+    zarr.create_array(tmp_path / "stack.zarr", data=stack, chunks=(1, 96, 96))
+    models = {"disc": DiscModel(), "islands": BoxedIslands(40)}
+    monkeypatch.setattr("napari_segany.api.load_model", lambda name, *_: models[name])
+    command = ["segany", "everything", str(tmp_path / "stack.zarr"), "-o", str(tmp_path / "out.zarr"), "-m", "disc"]
+    monkeypatch.setattr("sys.argv", [*command, "--detector", "islands"])
+    cli.main()
+    for plane, labels in zip(stack, labels_of(tmp_path / "out.zarr"), strict=True):
+        found = segany.everything(plane, models["disc"], detector=models["islands"])
+        np.testing.assert_array_equal(labels, found.labels)
+        assert len(found) > 3
+    monkeypatch.setattr("sys.argv", [*command, "--text", "island"])
+    with pytest.raises(SystemExit, match="give --detector, or use segany find"):
+        cli.main()
+    with pytest.raises(InvalidPromptError, match="leave examples and FindSettings out"):
+        segany.label(stack, tmp_path / "no.zarr", exemplars=[(0, 0, 9, 9)], detector=models["islands"])
 
 
 def test_a_run_that_was_stopped_goes_on(tmp_path: Path) -> None:

@@ -200,13 +200,16 @@ def everything(
     as_json: AsJson = False,
 ) -> None:
     """Segment every object of an image, or of every plane of a stack."""
+    if text is not None and detector is None:
+        raise InvalidPromptError("Only a detector looks for words: give --detector, or use segany find.")
     settings = None if points_per_side is None else EverythingSettings(points_per_side=points_per_side)
     frames = _stack(image, axis, axes, at)
     if len(frames) > 1 or level != "0" or scheduler is not None:
+        what: dict[str, Any] = {"settings": settings, "text": text}
         if detector is not None:
-            raise InvalidPromptError("A detector helps with single planes at full resolution; leave --detector out.")
+            what["detector"] = api.load_model(detector, device) if scheduler is None else detector
         where = {"axis": _axis(axis), "axes": axes, "index": _index(at), "region": _region(region)}
-        _label(image, output, where, model, device, level, resume, scheduler, resource, as_json, settings=settings)
+        _label(image, output, where, model, device, level, resume, scheduler, resource, as_json, **what)
         return
     found = api.everything(
         frames.plane(0),

@@ -64,6 +64,7 @@ def label(
     negatives: Sequence[Sequence[float]] | np.ndarray | None = None,
     frame: int = 0,
     settings: EverythingSettings | FindSettings | None = None,
+    detector: api.ModelLike | None = None,
     model: api.ModelLike | None = None,
     axis: int | str = 0,
     axes: str | None = None,
@@ -90,6 +91,8 @@ def label(
         See `find`; boxes in pixels of full resolution, on plane `frame`. With
         neither text nor exemplars all objects are labelled.
     settings : EverythingSettings or FindSettings, optional
+    detector : model, name or path, optional
+        See `everything`; `text` is then what it looks for. With a scheduler a name or path.
     model : model, name or path, optional
         nano by default. With a scheduler a name or path, which every worker loads.
     level : int or "auto"
@@ -126,7 +129,7 @@ def label(
     full = stack if hasattr(stack, "plane") else api.open_stack(stack, axis, axes, index)
     if not 0 <= frame < len(full):
         raise InvalidPromptError(f"Plane {frame} is not in this stack of {len(full)} planes.")
-    what = _search(full, text, exemplars, negatives, settings)
+    what = _search(full, text, exemplars, negatives, settings, detector)
     height, width = full.shape[1:3]
     place = (0, 0, height, width) if region is None else check_region((height, width), region)
     network = None if scheduler else api.resolve_model(model)
@@ -143,7 +146,7 @@ def label(
             todo = [one for one in range(len(full)) if one not in done]
             if task is None or scheduler is None:
                 assert network is not None
-                plane = PlaneSearch(network, job.frames, job.what, job.example_frame, job.region)
+                plane = PlaneSearch(network, job.frames, _loaded(job.what), job.example_frame, job.region)
                 run = label_planes(plane, todo, store.write_blocks, job.full)
             else:
                 from napari_segany.cluster.label import label_planes as label_planes_there
@@ -167,8 +170,9 @@ def _task(job: Job, model: Any, output: Path) -> Task:
     """The job in terms that workers understand."""
     from napari_segany.cluster.work import Stack, Task
 
-    if not isinstance(model, str | Path | None):
-        raise UnsupportedError("Give the model by its name or path, so that every worker can load it.")
+    detector = job.what.detector if isinstance(job.what, EverythingSearch) else None
+    if not all(isinstance(one, str | Path | None) for one in (model, detector)):
+        raise UnsupportedError("Give models by their names or paths, so that every worker can load them.")
     image = job.frames.reference()
     if image.path is None:
         raise UnsupportedError("Give the path of the stack, so that every worker can open it.")
@@ -183,12 +187,17 @@ def _search(
     exemplars: Sequence[Sequence[float]] | np.ndarray | None,
     negatives: Sequence[Sequence[float]] | np.ndarray | None,
     settings: EverythingSettings | FindSettings | None,
+    detector: api.ModelLike | None,
 ) -> Search:
     shape = frames.shape[1], frames.shape[2]
     shown, others = (
         np.zeros((0, 4)) if boxes is None or len(boxes) == 0 else check_boxes(shape, boxes)
         for boxes in (exemplars, negatives)
     )
+    if detector is not None:
+        if len(shown) + len(others) or isinstance(settings, FindSettings):
+            raise InvalidPromptError("A detector goes by a phrase or by nothing: leave examples and FindSettings out.")
+        return EverythingSearch(settings, detector, text)
     if text is None and not len(shown):
         if len(others) or isinstance(settings, FindSettings):
             raise InvalidPromptError("Say what to look for: a word, or boxes around one or more examples.")
@@ -196,6 +205,13 @@ def _search(
     if isinstance(settings, EverythingSettings):
         raise InvalidPromptError("EverythingSettings are for labelling everything; give FindSettings with a concept.")
     return FindSearch(checked_text(text), shown, others, settings or FindSettings())
+
+
+def _loaded(what: Search) -> Search:
+    """The search, ready to be done in this process."""
+    if isinstance(what, EverythingSearch) and what.detector is not None:
+        return replace(what, detector=api.resolve_model(what.detector))
+    return what
 
 
 def _at_level(
@@ -259,5 +275,5 @@ def _size_of_objects(full: Frames, what: Search, frame: int, region: Box, model:
         plane = full.plane(len(full) // 2)
         y, x = (max(region[i], (region[i] + region[i + 2] - PROBE) // 2) for i in (0, 1))
         window = (y, x, min(y + PROBE, region[2]), min(x + PROBE, region[3]))
-        boxes = what.begin(network, full.plane(frame), full.intensity)(cut(plane, window)).boxes
+        boxes = _loaded(what).begin(network, full.plane(frame), full.intensity)(cut(plane, window)).boxes
     return float(np.median((boxes[:, 2:] - boxes[:, :2]).max(axis=1))) if len(boxes) else 0.0

@@ -136,7 +136,7 @@ def test_what_is_missing_is_said(address: str, image: Path, tmp_path: Path, monk
         segany.label(image, out, model="slow:0", scheduler=address, resources={"GPU": 1})
     with pytest.raises(UnsupportedError, match="path of the stack"):
         segany.label(stack_of(2), out, model="slow:0", scheduler=address)
-    with pytest.raises(UnsupportedError, match="by its name or path"):
+    with pytest.raises(UnsupportedError, match="by their names or paths"):
         segany.label(image, out, model=BoxedIslands(40), scheduler=address)
     monkeypatch.setattr(connection, "PATIENCE", 1.0)
     with pytest.raises(ClusterError, match=r"No Dask scheduler answers at tcp://127.0.0.1:9"):
@@ -146,6 +146,14 @@ def test_what_is_missing_is_said(address: str, image: Path, tmp_path: Path, monk
 def test_work_is_placed_where_resources_are(address: str, image: Path, tmp_path: Path) -> None:
     done = segany.label(image, tmp_path / "out.zarr", model="slow:0", scheduler=address, resources={"ROOM": 1})
     assert len(done) == 8
+
+
+def test_workers_load_the_detector_too_and_look_at_the_region(address: str, image: Path, tmp_path: Path) -> None:
+    how = {"region": (10, 5, 90, 70), "resume": True}
+    there = segany.label(image, tmp_path / "there.zarr", model="disc", detector="slow:0", scheduler=address, **how)
+    here = segany.label(image, tmp_path / "here.zarr", model=DiscModel(), detector=BoxedIslands(40), **how)
+    assert there == here and len(here) == 8 and all(one.objects for one in here)
+    np.testing.assert_array_equal(labels_of(tmp_path / "there.zarr"), labels_of(tmp_path / "here.zarr"))
 
 
 def test_two_writers_of_one_output_are_refused(address: str, image: Path, tmp_path: Path) -> None:

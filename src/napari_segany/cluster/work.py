@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -21,6 +21,7 @@ from napari_segany.core.settings import PropagationSettings
 from napari_segany.core.state import ImageReference
 from napari_segany.session.carried import Carried
 from napari_segany.session.carrying import CarryingTracker
+from napari_segany.session.everything import EverythingSearch
 from napari_segany.session.planes import PlaneSearch, enlarged
 from napari_segany.session.propagation import Done, Run, Visit, Way
 from napari_segany.session.stitching import Piece
@@ -99,8 +100,10 @@ def _model(name: str) -> ImageModel:
 
 
 def _search(task: Task) -> PlaneSearch:
-    model = _model(task.model)
-    return _kept(task.token, lambda: PlaneSearch(model, task.stack.open(), task.what, task.example_frame, task.region))
+    model, what = _model(task.model), task.what
+    if isinstance(what, EverythingSearch) and what.detector is not None:
+        what = replace(what, detector=_model(str(what.detector)))
+    return _kept(task.token, lambda: PlaneSearch(model, task.stack.open(), what, task.example_frame, task.region))
 
 
 @told_where
