@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from threading import Event, Thread
 
 import numpy as np
 import psutil
@@ -22,7 +24,6 @@ from embeddings import planes
 from sam import timed
 
 import napari_segany as segany
-from napari_segany.core.settings import FindSettings
 
 
 def table(title: str, rows: Iterable[tuple[int, float, str]]) -> None:
@@ -34,9 +35,22 @@ def table(title: str, rows: Iterable[tuple[int, float, str]]) -> None:
         print(f"  {size:>6}  {seconds:8.2f} s  {seconds / first:6.2f}x  {remark}", flush=True)
 
 
-def memory() -> float:
-    """Resident memory of this process in MB."""
-    return psutil.Process().memory_info().rss / 1e6
+def measured(call: Callable[[], object]) -> tuple[float, float]:
+    """Seconds that a call takes, and the MB by which the memory of this process grows meanwhile, at its peak."""
+    process, done = psutil.Process(), Event()
+    before = peak = process.memory_info().rss
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.02):
+            peak = max(peak, process.memory_info().rss)
+
+    watcher = Thread(target=watch, daemon=True)
+    watcher.start()
+    seconds = timed(call)
+    done.set()
+    watcher.join()
+    return seconds, (peak - before) / 1e6
 
 
 def by_objects(counts: list[int]) -> Iterator[tuple[int, float, str]]:
@@ -70,31 +84,38 @@ def by_planes(counts: list[int]) -> Iterator[tuple[int, float, str]]:
         stack = planes(count, 256)
         session = segany.Session(np.repeat(stack[:1], count, axis=0), model=model)
         session.prompt(1, 0, box=(100, 100, 140, 140))
-        before = memory()
-        seconds = timed(lambda session=session: list(session.propagate(direction="forward")))
-        yield count, seconds, f"{1e3 * seconds / count:.0f} ms a plane, memory {memory() - before:+.0f} MB"
+        seconds, grown = measured(lambda session=session: deque(session.propagate(direction="forward"), 0))
+        yield count, seconds, f"{1e3 * seconds / count:.0f} ms a plane, memory {grown:+.0f} MB"
 
 
-def by_sides(sides: list[int], folder: Path) -> Iterator[tuple[int, float, str]]:
-    """Find nuclei in images of so many pixels a side, tile by tile."""
+def field(side: int) -> np.ndarray:
+    """Nuclei on a dark ground, four of them in every 512 pixels a side."""
+    nuclei = segany.samples.stack("nuclei-3d", seed=0)[0][12, :96, :96]
+    cell = np.random.default_rng(0).normal(float(np.median(nuclei)), 1.0, (512, 512)).astype(nuclei.dtype)
+    cell[200:296, 200:296] = nuclei
+    return np.tile(cell, (-(-side // 512), -(-side // 512)))[:side, :side]
+
+
+def by_sides(sides: list[int], what: str, folder: Path) -> Iterator[tuple[int, float, str]]:
+    """Label the nuclei of images of so many pixels a side, tile by tile."""
     model = segany.load_model("nano", device="cpu")
-    tile = planes(1, 1024)[0]
+    segany.find(field(512), text="nucleus", model=model)
     for side in sides:
-        path = folder / f"{side}.zarr"
-        array = zarr.create_array(path, shape=(side, side), chunks=(512, 512), dtype=np.uint8)
-        for y in range(0, side, 1024):
-            row = np.tile(tile, (1, -(-side // 1024)))[: side - y, :side]
-            array[y : y + 1024] = row
-        before = memory()
-        settings = FindSettings()
-        out = folder / f"{side}-labels.zarr"
+        path, out = folder / f"{side}.zarr", folder / f"{side}-{what}.zarr"
+        if not path.exists():
+            array = zarr.create_array(path, shape=(side, side), chunks=(512, 512), dtype=np.uint8)
+            rows = field(side)[:512]
+            for y in range(0, side, 512):
+                array[y : y + 512] = rows[: side - y]
         found: list = []
-        seconds = timed(
-            lambda path=path, out=out: found.extend(  # type: ignore[misc]
-                segany.label(path, out, text="nucleus", settings=settings, model=model)
+        text = "nucleus" if what == "find" else None
+        seconds, grown = measured(
+            lambda path=path, out=out, text=text, found=found: found.extend(  # type: ignore[misc]
+                segany.label(path, out, text=text, model=model)
             )
         )
-        remark = f"{found[0].objects} objects, memory {memory() - before:+.0f} MB, labels {4e-6 * side**2:.0f} MB"
+        size = side * side / 1e6
+        remark = f"{found[0].objects} objects, memory {grown:+.0f} MB, image {size:.0f} MB, labels {4 * size:.0f} MB"
         yield side, seconds, remark
 
 
@@ -117,7 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--objects", type=int, nargs="*", default=[1, 4, 16, 64, 256])
     parser.add_argument("--planes", type=int, nargs="*", default=[10, 100, 1000])
-    parser.add_argument("--sides", type=int, nargs="*", default=[512, 1024, 2048, 4096])
+    parser.add_argument("--sides", type=int, nargs="*", default=[512, 1024, 2048, 4096, 8192, 16384])
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -126,7 +147,8 @@ def main() -> None:
         if args.planes:
             table("planes: propagating one object, 256 pixels", by_planes(args.planes))
         if args.sides:
-            table("side of the image: find, read and written in tiles", by_sides(args.sides, Path(folder)))
+            for what in ("find", "everything"):
+                table(f"side of the image: {what}, read and written in tiles", by_sides(args.sides, what, Path(folder)))
         if args.workers:
             table("workers: one thread each", by_workers(args.workers, Path(folder)))
 

@@ -22,7 +22,7 @@ from napari_segany.core.intensity import IntensityRange, check_image, check_pixe
 from napari_segany.core.masks import Candidates
 from napari_segany.core.paths import exists
 from napari_segany.core.prompts import PointsLike, Prompt, check_boxes, check_region, make_prompt
-from napari_segany.core.protocols import Embedding, ImageModel, LabelStore, ModelInfo, Multimask
+from napari_segany.core.protocols import Embedding, EmbeddingCache, ImageModel, LabelStore, ModelInfo, Multimask
 from napari_segany.core.settings import EverythingSettings, FindSettings
 from napari_segany.core.shown import Shown
 from napari_segany.core.state import TABLES, SessionState
@@ -378,6 +378,24 @@ def open_stack(
     from napari_segany.io.frames import open_frames
 
     return open_frames(stack, axis=axis, axes=axes, index=index, level=level)
+
+
+def kept_embeddings(gigabytes: float) -> EmbeddingCache | None:
+    """Where embeddings of all images are kept on this computer, beside the models; None when that cannot be.
+
+    Parameters
+    ----------
+    gigabytes : float
+        How many of them; what was not used for longest goes.
+    """
+    from napari_segany.io.embeddings import EmbeddingStore
+    from napari_segany.models.registry import models_folder
+
+    try:
+        return EmbeddingStore(models_folder().parent / "embeddings", int(1e9 * gigabytes))
+    except StorageError as error:
+        warnings.warn(f"{error} Embeddings are not kept.", stacklevel=2)
+        return None
 
 
 def precompute(

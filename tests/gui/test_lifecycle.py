@@ -16,7 +16,7 @@ from npe2 import PluginManifest
 
 import napari_segany
 from napari_segany import api
-from tests.fakes import RADIUS, DiscModel, disc
+from tests.fakes import RADIUS, DiscEmbedding, DiscModel, disc
 
 
 @pytest.fixture
@@ -137,9 +137,16 @@ def test_closing_the_viewer_in_the_middle(open_bench: Any, gate: Any, qtbot: Any
     finish(bench, gate)
 
 
-def test_widget_opened_again_takes_up_the_prompts(open_bench: Any, qtbot: Any) -> None:
+def test_widget_opened_again_takes_up_prompts_and_encoded_planes(
+    open_bench: Any, qtbot: Any, model: DiscModel, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
     from napari_segany.gui.widget import SegmentWidget
 
+    monkeypatch.setattr(DiscModel, "fingerprint", "disc", raising=False)
+    monkeypatch.setattr(DiscModel, "pack", lambda self, embedding: {"a": np.ones(9, np.float16)}, raising=False)
+    monkeypatch.setattr(
+        DiscModel, "unpack", lambda self, arrays, image, _=None: DiscEmbedding(image.shape, self.name), raising=False
+    )
     bench = open_bench(stack())
     bench.viewer.dims.set_current_step(0, 2)
     bench.press("points")
@@ -150,6 +157,7 @@ def test_widget_opened_again_takes_up_the_prompts(open_bench: Any, qtbot: Any) -
     again.settle()
     np.testing.assert_array_equal(again.preview(), disc((40, 60), (20, 25), RADIUS))
     assert [layer.name for layer in bench.viewer.layers].count("Prompts") == 1
+    assert len(model.embedded) == 1 and [path.name for path in (cache / "embeddings").glob("disc-*")] == ["disc-disc"]
 
 
 def test_answer_to_an_earlier_prompt_is_dropped(open_bench: Any) -> None:

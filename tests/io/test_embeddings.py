@@ -5,11 +5,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import napari_segany as segany
+from napari_segany.api import kept_embeddings
 from napari_segany.core.errors import StorageError
 from napari_segany.core.intensity import IntensityRange
 from napari_segany.io.embeddings import EmbeddingStore
@@ -189,3 +191,12 @@ def test_a_stack_that_does_not_fit_is_refused_before_it_evicts_itself(tmp_path: 
     with pytest.raises(StorageError, match=r"9 planes take .* raise it"):
         segany.precompute(stack, tmp_path, model, limit=20_000)
     assert len(model.embedded) == 1
+
+
+def test_a_cache_folder_that_cannot_be_used_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEGANY_CACHE", str(tmp_path))
+    kept: Any = kept_embeddings(0.5)
+    assert (kept.folder, kept.limit) == (tmp_path / "embeddings", 500_000_000)
+    monkeypatch.setenv("SEGANY_CACHE", str(tmp_path / "embeddings" / "zarr.json"))
+    with pytest.warns(UserWarning, match="Embeddings are not kept"):
+        assert kept_embeddings(0.5) is None

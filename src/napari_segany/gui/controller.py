@@ -13,6 +13,7 @@ from napari.utils.notifications import show_warning
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtCore import Signal as QtSignal  # type: ignore[attr-defined]
 
+from napari_segany import api
 from napari_segany.core.errors import SeganyError
 from napari_segany.core.intensity import DEFAULT_PERCENTILES
 from napari_segany.core.masks import Strategy
@@ -30,6 +31,7 @@ from napari_segany.gui.open_stack import OpenStack, by_score
 from napari_segany.gui.opening import close_session, open_session
 from napari_segany.gui.output import Output, largest_id, place_for_labels
 from napari_segany.gui.plane_labels import PlaneLabels
+from napari_segany.gui.preferences import preference
 from napari_segany.gui.preview import Preview
 from napari_segany.gui.propagation import Propagation
 from napari_segany.gui.stack_actions import StackActions
@@ -37,6 +39,8 @@ from napari_segany.gui.stack_view import StackView
 from napari_segany.gui.track_actions import TrackActions
 from napari_segany.gui.track_layer import TrackLayer
 
+#: Gigabytes of embeddings that are kept on disk unless the preferences say otherwise.
+KEPT = 2.0
 #: Rest on a plane before it is encoded ahead of the first click, milliseconds.
 PREFETCH_DELAY = 300
 #: The labels shown are redrawn at most this often, milliseconds.
@@ -354,10 +358,13 @@ class Controller(QObject):
             return
         self._stacks[view] = None
         stacks, chosen, percentiles = self._stacks, self._model, self.percentiles
+        kept = float(preference("defaults", "embeddings", KEPT))
         frame = self.location.frame(view)
 
         def work() -> tuple[OpenStack, int]:
             stack = OpenStack(open_session(image, view, chosen.load(), labels), self.jobs, self.show)
+            if kept > 0:
+                stack.session.embeddings = api.kept_embeddings(kept)
             if percentiles != DEFAULT_PERCENTILES:
                 stack.use_percentiles(percentiles)
             if encode:
