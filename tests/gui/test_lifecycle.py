@@ -340,11 +340,14 @@ def test_manifest_is_valid_and_its_names_resolve() -> None:
     manifest = PluginManifest.from_file(f"{napari_segany.__path__[0]}/napari.yaml")
     manifest.validate_imports()
     assert manifest.display_name == "Segany: Segment Anything"
-    assert [item.command for item in manifest.contributions.menus["napari/layers/segment"]] == ["napari-segany.segment"]
+    entries = {menu: [item.command for item in items] for menu, items in manifest.contributions.menus.items()}
+    assert entries["napari/layers/segment"] == entries["napari/layers/annotate"] == ["napari-segany.segment"]
 
 
 def test_plugin_offers_widget_and_samples(make_napari_viewer: Any, npe2pm: Any, model: DiscModel) -> None:
     npe2pm.register(PluginManifest.from_file(f"{napari_segany.__path__[0]}/napari.yaml"))
+    from napari._app_model import get_app_model
+
     viewer = make_napari_viewer()
     for key, axis in [("nuclei-3d", "z"), ("cells-timelapse", "t"), ("membranes-3d", "z")]:
         (layer,) = viewer.open_sample("napari-segany", key)
@@ -353,6 +356,10 @@ def test_plugin_offers_widget_and_samples(make_napari_viewer: Any, npe2pm: Any, 
     _, widget = viewer.window.add_plugin_dock_widget("napari-segany", "Segment")
     assert widget.images.image.layer is viewer.layers["membranes-3d"]
     assert widget.propagate.last.value() == 23
+    for entry, section in (("follow", widget.tracks), ("models", widget.models)):
+        assert section.body.isHidden()
+        get_app_model().commands.execute_command(f"napari-segany.{entry}").result()
+        assert not section.body.isHidden()
 
 
 def test_link_at_the_top_is_the_manifest() -> None:

@@ -135,16 +135,16 @@ def test_gated_models_want_a_token(shop: Any, server: Server, warnings_shown: li
 def test_checkpoint_chosen_in_the_dialog(shop: Any, tmp_path: Path, monkeypatch: Any) -> None:
     bench, mine = shop(), tmp_path / "mine.safetensors"
     mine.write_bytes(NANO.read_bytes())
-    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *args: (str(mine), ""))
+    monkeypatch.setattr(QFileDialog, "getOpenFileNames", lambda *args: ([str(mine)], ""))
     bench.widget.models.bring.click()
     wait(bench)
     assert bench.widget.images.model.currentText() == bench.controller._model.name == "mine"
     assert row(bench, 2)[3:5] == ["stack, concept", "your own"]
 
 
-def drop(bench: Any, path: Path) -> bool:
+def drop(bench: Any, *paths: Path) -> bool:
     data = QMimeData()
-    data.setUrls([QUrl.fromLocalFile(str(path))])
+    data.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
     event = QDropEvent(
         QPointF(5, 5), Qt.DropAction.CopyAction, data, Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier
     )
@@ -152,6 +152,7 @@ def drop(bench: Any, path: Path) -> bool:
     taken = event.isAccepted()
     bench.widget.dropEvent(event)
     wait(bench)
+    bench.settle()
     return taken
 
 
@@ -163,8 +164,14 @@ def test_checkpoints_are_dropped_on_the_widget(shop: Any, tmp_path: Path, warnin
     assert not drop(bench, tmp_path / "image.tif") and not warnings_shown
     assert drop(bench, tmp_path / "junk.pt")
     assert "junk.pt" in warnings_shown[-1] and names(bench) == ["nano"]
-    assert drop(bench, tmp_path / "good one.safetensors")
-    assert names(bench) == ["nano", "good one"]
+    # Several at once, with some among them that are none.
+    (tmp_path / "another.safetensors").write_bytes(NANO.read_bytes())
+    warnings_shown.clear()
+    files = ("good one.safetensors", "junk.pt", "image.tif", "another.safetensors")
+    assert drop(bench, *(tmp_path / name for name in files))
+    assert names(bench) == ["nano", "another", "good one"]
+    assert bench.widget.images.model.currentText() == "another", "the last that came"
+    assert len([one for one in warnings_shown if "junk.pt" in one]) == 1
 
 
 def test_precision_and_memory(shop: Any, monkeypatch: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +30,8 @@ class ModelActions(QObject):
     def __init__(self) -> None:
         super().__init__()
         self.downloading, self.importing = LongTask(), LongTask()
+        self._to_import: deque[Path] = deque()
+        self.importing.running_changed.connect(self._import_next)
 
     def download(self, info: ModelInfo, token: str) -> None:
         """Fetch a model's weights; what has arrived when it is cancelled is kept for the next time."""
@@ -37,14 +41,22 @@ class ModelActions(QObject):
             lambda _: self._on_arrived(info.name),
         )
 
-    def import_file(self, path: Path) -> None:
-        """Check a checkpoint and keep a copy of it under the name of the file."""
+    def import_files(self, paths: Iterable[Path]) -> None:
+        """Check checkpoints, one after the other, and keep copies of them under the names of the files."""
+        self._to_import.extend(paths)
+        self._import_next(self.importing.running)
+
+    def _import_next(self, running: bool) -> None:
+        if running or not self._to_import:
+            return
+        path = self._to_import.popleft()
         self.importing.start(
             f"Importing {path.name}", lambda _: api.import_model(path), lambda info: self._on_arrived(info.name)
         )
 
     def close(self) -> None:
         """Stop what runs and tell nobody."""
+        self._to_import.clear()
         for task in (self.downloading, self.importing):
             task.blockSignals(True)
             task.cancel()

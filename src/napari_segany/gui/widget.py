@@ -11,7 +11,7 @@ from napari.utils.notifications import show_warning
 from napari.utils.theme import get_theme
 from napari.viewer import Viewer
 from qtpy.compat import isalive
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtGui import QCloseEvent, QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QFileDialog, QFrame, QPushButton, QScrollArea, QVBoxLayout, QWidget
 
@@ -19,12 +19,16 @@ from napari_segany import api
 from napari_segany.core.protocols import WEIGHT_SUFFIXES
 from napari_segany.gui.adapt_section import AdaptSection
 from napari_segany.gui.controller import Controller
+from napari_segany.gui.controls import Section
 from napari_segany.gui.find_section import FindSection
 from napari_segany.gui.keys import Keys
 from napari_segany.gui.models_section import ModelsSection
 from napari_segany.gui.preferences import preference
 from napari_segany.gui.sections import ImageSection, PromptSection, PropagateSection
 from napari_segany.gui.tracks_section import TracksSection
+
+#: Until a section that was unfolded has its place, milliseconds.
+LAYOUT_DELAY = 50
 
 
 class SegmentWidget(QWidget):
@@ -54,6 +58,11 @@ class SegmentWidget(QWidget):
             layout.addWidget(section)
         layout.addStretch(1)
         area.setWidget(inside)
+        self._area = area
+        self._revealed: Section = self.images
+        self._scroll_soon = QTimer(self)
+        self._scroll_soon.setSingleShot(True)
+        self._scroll_soon.timeout.connect(self._scroll)
         area.setMinimumWidth(inside.minimumSizeHint().width() + area.verticalScrollBar().sizeHint().width())
         outside.setContentsMargins(0, 0, 0, 0)
         outside.addWidget(area)
@@ -185,6 +194,16 @@ class SegmentWidget(QWidget):
         controller.models.downloading.running_changed.connect(self.models.show_running)
         controller.models.downloading.progressed.connect(self.models.show_progress)
 
+    def reveal(self, section: Section) -> None:
+        """Unfold a section and bring it into view."""
+        section.head.setChecked(True)
+        self._revealed = section
+        # Its place is known once it is laid out.
+        self._scroll_soon.start(LAYOUT_DELAY)
+
+    def _scroll(self) -> None:
+        self._area.verticalScrollBar().setValue(self._revealed.y())
+
     # -- slots ------------------------------------------------------------------------------------
 
     def _on_image(self, layer: Layer | None) -> None:
@@ -220,9 +239,8 @@ class SegmentWidget(QWidget):
 
     def _on_import(self) -> None:
         patterns = " ".join(f"*{suffix}" for suffix in WEIGHT_SUFFIXES)
-        path, _ = QFileDialog.getOpenFileName(self, "Import a model", "", f"Checkpoints ({patterns})")
-        if path:
-            self.controller.models.import_file(Path(path))
+        paths, _ = QFileDialog.getOpenFileNames(self, "Import models", "", f"Checkpoints ({patterns})")
+        self.controller.models.import_files([Path(path) for path in paths])
 
     def _on_export(self) -> None:
         kinds = ("Folder of the Cell Tracking Challenge (*)", "Graph (*.geff)")
@@ -257,8 +275,7 @@ class SegmentWidget(QWidget):
 
     def dropEvent(self, event: QDropEvent) -> None:  # noqa: N802
         """Import the checkpoints that were dropped."""
-        for path in _checkpoints(event):
-            self.controller.models.import_file(path)
+        self.controller.models.import_files(_checkpoints(event))
 
     # -- showing ----------------------------------------------------------------------------------
 
