@@ -27,14 +27,12 @@ from napari_segany.models.nano.finder import Described
 from napari_segany.models.nano.judge import EPSILON
 from napari_segany.models.nano.network import Nano
 from napari_segany.models.nano.prompt_maps import render
-from napari_segany.models.nano.proposals import basins
+from napari_segany.models.nano.proposals import FINEST_SEARCH, INSIDE_THRESHOLD, basins, look_small
 from napari_segany.models.nano.tracker import NanoTracker
 from napari_segany.models.nano.views import Answer, View, search_views, view_of, vote
 from napari_segany.models.nano.windows import to_windows
 from napari_segany.models.packing import fingerprint, from_half, to_half
 
-#: Images up to this side are magnified to look for objects in them.
-MAGNIFY_UP_TO = 1024
 #: Proposed boxes that overlap with a higher IoU are one.
 SAME_BOX = 0.8
 #: Prompts decoded at once: more only costs memory.
@@ -158,16 +156,21 @@ class NanoModel:
 
     @torch.inference_mode()
     def propose_boxes(self, embedding: NanoEmbedding) -> np.ndarray:
-        """Boxes (y0, x0, y1, x1) of the objects that the encoder's dense maps show, (N, 4)."""
-        # Small objects show when the image is magnified, large ones without.
-        levels = (-1, 0) if max(embedding.image_shape) <= MAGNIFY_UP_TO else (0,)
-        found = []
-        for level in levels:
+        """Boxes (y0, x0, y1, x1) of the objects that the encoder's dense maps show, (N, 4).
+
+        The image is magnified as long as its objects look small, and they are
+        taken from the last two levels looked at.
+        """
+        found: list[np.ndarray] = []
+        for level in range(0, FINEST_SEARCH - 1, -1):
             dense = embedding.encode_level(self.network.encoder, level).dense[0].float().sigmoid().cpu().numpy()
-            found.append(basins(*dense) * 4 * 2.0**level)
+            boxes = 4 * basins(*dense)
+            # Of two levels that show the same box the finer counts.
+            found = [boxes * 2.0**level, *found[:1]]
+            if not look_small(boxes) or dense[0].max() < INSIDE_THRESHOLD:
+                break
         boxes = np.minimum(np.concatenate(found), np.array(embedding.image_shape * 2))
         boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
-        # Of two levels that show the same box the first counts.
         return boxes[np.sort(non_maximum_suppression(boxes, -np.arange(len(boxes)), SAME_BOX))]
 
     @torch.inference_mode()

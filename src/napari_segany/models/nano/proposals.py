@@ -12,6 +12,11 @@ PROMINENCE = 0.1
 #: Probability of "inside" down to which a peak is flooded.
 INSIDE_THRESHOLD = 0.4
 
+#: Objects whose median longest side is below this look small, pixels of a level.
+SMALL_SIZE = 50.0
+#: Level that enlarges the image most in search of objects.
+FINEST_SEARCH = -2
+
 
 def basins(inside: np.ndarray, depth: np.ndarray) -> np.ndarray:
     """Boxes of objects.
@@ -38,3 +43,14 @@ def basins(inside: np.ndarray, depth: np.ndarray) -> np.ndarray:
     found = ndimage.find_objects(watershed(-height, seeds, mask=inside > INSIDE_THRESHOLD))
     boxes = [(rows.start, cols.start, rows.stop, cols.stop) for rows, cols in filter(None, found)]
     return np.array(boxes, dtype=np.float64).reshape(-1, 4)
+
+
+def look_small(boxes: np.ndarray) -> bool:
+    """Whether objects are so small, or so few that they may be too small to be seen, that a finer level shows more.
+
+    Parameters
+    ----------
+    boxes : (N, 4)
+        (y0, x0, y1, x1) in pixels of the level.
+    """
+    return not len(boxes) or float(np.median((boxes[:, 2:] - boxes[:, :2]).max(axis=1))) < SMALL_SIZE
