@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sam import timed
+from clock import timed
 
 import napari_segany as segany
 from napari_segany.core.masks import mask_iou

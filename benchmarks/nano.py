@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from sam import gemm_peak
+from clock import gemm_peak
 from torch.utils.flop_counter import FlopCounterMode
 
 import napari_segany as segany

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from clock import timed
 from distributed import LocalCluster
-from sam import timed
 
 import napari_segany as segany
 from napari_segany.cluster import server

@@ -2,17 +2,17 @@
 
 ``python benchmarks/sam.py`` prints times, ratios, and the share of this
 machine's peak in matrix products. Runs are interleaved and the fastest of each
-is taken, for other work on the machine makes times longer, never shorter.
+is taken, in seconds of processor time over threads, for other work on the
+machine makes times longer, never shorter.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
+from clock import fastest, gemm_peak
 from transformers import SamConfig
 from transformers import SamModel as TransformersSam
 
@@ -23,29 +23,6 @@ from napari_segany.models.sam.predictor import SamModel
 
 #: Multiply-adds of ViT-B's encoder on 1024 x 1024, counted twice; of 64 prompts by the published route.
 ENCODE_GFLOP, PROMPTS_GFLOP = 742, 232
-
-
-def gemm_peak(dtype: torch.dtype, size: int = 2048) -> float:
-    """Fastest of a few square matrix products, GFLOP/s."""
-    a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
-    return 2 * size**3 / min(timed(lambda: a @ b) for _ in range(8)) / 1e9
-
-
-def timed(call: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    call()
-    return time.perf_counter() - began
-
-
-def fastest(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Fastest time of each call, taken in turns after one call to warm up."""
-    for call in calls.values():
-        call()
-    times = {name: min(timed(call) for _ in range(1)) for name, call in calls.items()}
-    for _ in range(rounds - 1):
-        for name, call in calls.items():
-            times[name] = min(times[name], timed(call))
-    return times
 
 
 @torch.inference_mode()

@@ -3,16 +3,19 @@
 ``python benchmarks/sam2.py --objects 1 4 16`` prints seconds a frame, ratios,
 the IoU of masks computed in half precision with those in single precision, and
 for each stage of ours its share of this machine's peak in matrix products. The
-memory is filled by hand: six frames and one that was prompted.
+memory is filled by hand: six frames and one that was prompted. Seconds are of
+the processor, over threads, which other work on the machine adds little to.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from sam import fastest, gemm_peak, timed
+from clock import fastest, gemm_peak, seconds
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import Sam2VideoConfig, Sam2VideoInferenceSession, Sam2VideoModel
 
 from napari_segany.core.prompts import Prompt
@@ -24,9 +27,6 @@ from napari_segany.models.sam2.tracker import Memory, Sam2Tracker
 SIDE, FRAMES, NOW = 1024, 20, 7
 CELLS = (SIDE // 16) ** 2
 KEYS = MEMORY_SLOTS * CELLS + 4 * MEMORY_SLOTS
-#: Multiply-adds counted twice, for one object: two products over all keys with values 64 wide,
-#: self-attention, feed-forward, projections; four layers.
-ATTENTION_GFLOP = 4 * 2 * CELLS * (KEYS * (256 + 64) + CELLS * 512 + 2 * 256 * 2048 + 6 * 256 * 256) / 1e9
 
 
 def random_model() -> Sam2VideoModel:
@@ -93,24 +93,30 @@ def their_frame(model: Sam2VideoModel, video: torch.Tensor, objects: int) -> np.
     return model(session, frame_idx=NOW).pred_masks[:, 0].float().numpy()
 
 
-def stages(model: Sam2Model, pixels: torch.Tensor, objects: int) -> dict[str, float]:
-    """Seconds of each stage of ours."""
-    network, some = model.network, min(objects, 4)
-    features, skips = network.encode(pixels.to(model.dtype))
-    slots = torch.tensor([[MEMORY_SLOTS - 1, *range(MEMORY_SLOTS - 1)]]).expand(some, -1)
-    recall = (memories(some).to(model.dtype), slots, pointers(some).to(model.dtype), torch.rand(some, MEMORY_SLOTS))
-    tokens, _ = model.encode_prompts((SIDE, SIDE), [Prompt()])
-    image = features.expand(some, -1, -1)
-    calls = {
-        "encoder": lambda: network.encode(pixels.to(model.dtype)),
+def stages(model: Sam2Model, pixels: torch.Tensor, objects: int) -> dict[str, Callable[[], object]]:
+    """Each stage of ours."""
+    network, dtype = model.network, model.dtype
+    features, skips = network.encode(pixels.to(dtype))
+    slots = torch.tensor([[MEMORY_SLOTS - 1, *range(MEMORY_SLOTS - 1)]]).expand(objects, -1)
+    recall = memories(objects).to(dtype), slots, pointers(objects).to(dtype), torch.rand(objects, MEMORY_SLOTS)
+    tokens = model.encode_prompts((SIDE, SIDE), [Prompt()])[0].expand(objects, -1, -1)
+    image, masks = features.expand(objects, -1, -1), torch.rand(objects, 1, SIDE, SIDE)
+    layer, kept = network.memory_attention.layers[1], torch.randn(1, KEYS, 64, dtype=dtype)
+    return {
+        "encoder": lambda: network.encode(pixels.to(dtype)),
         "memory attention": lambda: network.recall(features, *recall),
-        "decoder": lambda: network.decode(image, skips, tokens.expand(some, -1, -1), None, True),
-        "memory encoder": lambda: network.remember(
-            features, torch.rand(some, 1, SIDE, SIDE), torch.ones(some, dtype=torch.bool)
-        ),
+        "  a layer's look at the frame": lambda: layer.look_around(features),
+        "  a layer's look at memories": lambda: layer.cross_attn_image(features, kept, kept, KEYS % CELLS),
+        "decoder": lambda: network.decode(image, skips, tokens, None, True),
+        "memory encoder": lambda: network.remember(features, masks, torch.ones(objects, dtype=torch.bool)),
     }
-    times = fastest(calls, 2)
-    return {name: seconds * (1 if name == "encoder" else objects / some) for name, seconds in times.items()}
+
+
+def products(call: Callable[[], object]) -> float:
+    """GFLOP of a stage's matrix products, counted in half precision; the fused attention of windows is left out."""
+    with FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops() / 1e9
 
 
 @torch.inference_mode()
@@ -118,6 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--objects", type=int, nargs="*", default=[1, 4, 16])
     parser.add_argument("--ours-only", type=int, nargs="*", default=[64], help="objects for which theirs is too slow")
+    parser.add_argument("--stages", type=int, default=4, help="objects with which stages are timed")
     args = parser.parse_args()
     theirs = random_model()
     video = torch.randn(FRAMES, 3, SIDE, SIDE)
@@ -128,7 +135,8 @@ def main() -> None:
         models[name] = Sam2Model(network, name, torch.device("cpu"), getattr(torch, name))
     pixels = video[NOW : NOW + 1]
     peaks = {name: gemm_peak(getattr(torch, name)) for name in models}
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, peaks {peaks} GFLOP/s")
+    listed = ", ".join(f"{name} {peak:.0f}" for name, peak in peaks.items())
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, peaks of a thread: {listed} GFLOP/s")
     for objects in args.objects:
         answers: dict[str, np.ndarray] = {}
 
@@ -137,24 +145,29 @@ def main() -> None:
                 their_frame(theirs, video, count) if name == "transformers" else our_frame(models[name], pixels, count)
             )
 
-        seconds = {name: timed(lambda name=name: run(name)) for name in ("transformers", *models)}  # type: ignore[misc]
+        took = {name: seconds(lambda name=name: run(name)) for name in ("transformers", *models)}  # type: ignore[misc]
         error = np.abs(answers["float32"] - answers["transformers"]).max() / np.abs(answers["transformers"]).max()
         single, half = answers["float32"] > 0, answers["bfloat16"] > 0
         iou = (single & half).sum() / (single | half).sum()
         print(
-            f"{objects:3} objects: transformers {seconds['transformers']:.1f} s; "
-            f"ours fp32 {seconds['float32']:.1f} s ({seconds['transformers'] / seconds['float32']:.2f}x), "
-            f"bf16 {seconds['bfloat16']:.1f} s ({seconds['transformers'] / seconds['bfloat16']:.2f}x); "
-            f"fp32 differs by {error:.0e}, bf16 masks IoU {iou:.4f}"
+            f"{objects:3} objects: transformers {took['transformers']:.1f} s; "
+            f"ours fp32 {took['float32']:.1f} s ({took['transformers'] / took['float32']:.2f}x), "
+            f"bf16 {took['bfloat16']:.1f} s ({took['transformers'] / took['bfloat16']:.2f}x); "
+            f"fp32 differs by {error:.0e}, bf16 masks IoU {iou:.4f}",
+            flush=True,
         )
     for objects in args.ours_only:
         for name, model in models.items():
-            print(f"{objects:3} objects: ours {name} {timed(lambda m=model: our_frame(m, pixels, objects)):.1f} s")
-    for name, model in models.items():
-        times = stages(model, pixels, 4)
-        share = 4 * ATTENTION_GFLOP / times["memory attention"] / peaks[name]
-        listed = ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in times.items())
-        print(f"{name}, 4 objects: {listed}; memory attention at {100 * share:.0f} % of the peak")
+            print(f"{objects:3} objects: ours {name} {seconds(lambda m=model: our_frame(m, pixels, objects)):.1f} s")
+    print(f"stages, {args.stages} objects")
+    calls = {name: stages(model, pixels, args.stages) for name, model in models.items()}
+    work = {stage: products(call) for stage, call in calls["bfloat16"].items()}
+    for name in models:
+        for stage, took_s in fastest(calls[name], 2).items():
+            share = work[stage] / took_s / peaks[name]
+            print(
+                f"  {name:8} {stage:30} {took_s:6.2f} s, {work[stage]:6.0f} GFLOP, {share:.0%} of the peak", flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -11,10 +11,9 @@ little to.
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 
 import torch
+from clock import gemm_peak, seconds
 from torch import Tensor, nn
 from transformers.models.sam3.configuration_sam3 import Sam3VisionConfig
 from transformers.models.sam3.modeling_sam3 import Sam3VisionModel, Sam3VisionNeck
@@ -59,19 +58,6 @@ class Ours(nn.Module):
         """Pixels to the levels of both necks."""
         seen = self.trunk(pixels)
         return [*self.detector_neck(seen), *self.tracker_neck(seen)]
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Processor time of a call, of each thread."""
-    began = time.process_time()
-    call()
-    return (time.process_time() - began) / torch.get_num_threads()
-
-
-def gemm_peak(dtype: torch.dtype, size: int = 2048) -> float:
-    """Fastest of a few square matrix products, GFLOP/s."""
-    a, b = (torch.randn(size, size).to(dtype) for _ in range(2))
-    return 2 * size**3 / min(seconds(lambda: a @ b) for _ in range(8)) / 1e9
 
 
 def products() -> float:

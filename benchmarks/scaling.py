@@ -19,9 +19,9 @@ from threading import Event, Thread
 import numpy as np
 import psutil
 import zarr
+from clock import timed
 from distributed import LocalCluster
 from embeddings import planes
-from sam import timed
 
 import napari_segany as segany
 

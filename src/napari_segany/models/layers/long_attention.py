@@ -5,20 +5,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-#: Scores held at once; a buffer of this size is used again and again.
-SCORES_AT_ONCE = 33_554_432
+from napari_segany.models.layers.linear import linear
+
+#: Bytes of scores held at once. On a CPU so few that they stay in its cache.
+SCORES_AT_ONCE = {"cpu": 2**24, "cuda": 2**26, "mps": 2**26}
 
 
 def long_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Softmax attention in chunks of queries, written into buffers that are used again.
+    """Softmax attention in chunks of queries.
 
     On CPUs the fused kernel runs half precision at the speed of single
-    precision, and fresh temporaries of this size cost as much as the
-    arithmetic.
+    precision, and that at half of what the processor can do.
 
     Parameters
     ----------
-    q : (B or 1, N, C)
+    q : (B, N, C)
     k : (B, M, C)
     v : (B, M, D)
         D may differ from C.
@@ -29,15 +30,12 @@ def long_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     batch, keys, _ = k.shape
     queries = q.shape[1]
-    rows = max(1, min(queries, SCORES_AT_ONCE // keys))
-    q = q * q.shape[-1] ** -0.5
-    buffer = q.new_empty(rows, keys)
+    rows = max(1, SCORES_AT_ONCE[q.device.type] // (keys * q.element_size()))
+    q, k, v = q * q.shape[-1] ** -0.5, k.contiguous(), v.contiguous()
     out = q.new_empty(batch, queries, v.shape[-1])
     for b in range(batch):
-        transposed = k[b].t()
-        for start in range(0, queries, rows):
-            part = q[b if len(q) > 1 else 0, start : start + rows]
-            scores = torch.mm(part, transposed, out=buffer[: len(part)])
+        for part, into in zip(q[b].split(rows), out[b].split(rows), strict=True):
+            scores = linear(part, k[b])
             torch.softmax(scores, dim=-1, out=scores)
-            torch.mm(scores, v[b], out=out[b, start : start + rows])
+            into.copy_(linear(scores, v[b].t()))
     return out

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_segany.models.layers.linear import Linear
+
 #: Rows that go through a feed-forward together on a CPU.
 ROWS_AT_ONCE = 1024
+
+
+def by_rows(work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Let (..., C) rows go through layers that treat each on its own, on a CPU some at a time.
+
+    The hidden layer of a whole image falls out of the cache and is faulted in page by page.
+    """
+    rows = x.flatten(0, -2)
+    if x.device.type != "cpu" or len(rows) <= 2 * ROWS_AT_ONCE:
+        return work(x)
+    return torch.cat([work(part) for part in rows.split(ROWS_AT_ONCE)]).view(x.shape)
 
 
 class Mlp(nn.Module):
@@ -18,7 +32,7 @@ class Mlp(nn.Module):
     def __init__(self, c_in: int, hidden: int, c_out: int, depth: int) -> None:
         super().__init__()
         widths = [c_in, *[hidden] * (depth - 1), c_out]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.layers = nn.ModuleList(Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
@@ -31,13 +45,8 @@ class FeedForward(nn.Module):
 
     def __init__(self, channels: int, hidden: int, activation: str) -> None:
         super().__init__()
-        self.lin1, self.lin2 = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
+        self.lin1, self.lin2 = Linear(channels, hidden), Linear(hidden, channels)
         self.activation: nn.Module = {"relu": nn.ReLU(), "gelu": nn.GELU()}[activation]
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.flatten(0, -2)
-        if x.device.type != "cpu" or len(rows) <= 2 * ROWS_AT_ONCE:
-            return self.lin2(self.activation(self.lin1(x)))
-        # The hidden layer of a whole image falls out of the cache and is faulted in page by page.
-        parts = [self.lin2(self.activation(self.lin1(part))) for part in rows.split(ROWS_AT_ONCE)]
-        return torch.cat(parts).view(x.shape)
+        return by_rows(lambda rows: self.lin2(self.activation(self.lin1(rows))), x)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_segany.models.layers.linear import Linear
 from napari_segany.models.layers.mlp import FeedForward
 
 
@@ -31,8 +32,8 @@ class TwoWayAttention(nn.Module):
         super().__init__()
         inner = channels // shrink
         self.heads, self.width = heads, inner // heads
-        self.q_proj, self.k_proj, self.v_proj = (nn.Linear(channels, inner) for _ in range(3))
-        self.out_proj = nn.Linear(inner, channels)
+        self.q_proj, self.k_proj, self.v_proj = (Linear(channels, inner) for _ in range(3))
+        self.out_proj = Linear(inner, channels)
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, N, inner) to (B, heads, N, width)."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_segany.models.layers.linear import Linear
 from napari_segany.models.layers.mlp import FeedForward
 from napari_segany.models.layers.norm import LayerNorm2d
 
@@ -33,8 +34,8 @@ class RelativeAttention(nn.Module):
         super().__init__()
         self.heads, self.side = heads, side
         width = channels // heads
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.proj = nn.Linear(channels, channels)
+        self.qkv = Linear(channels, 3 * channels)
+        self.proj = Linear(channels, channels)
         self.rel_pos_h = nn.Parameter(torch.zeros(2 * side - 1, width))
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * side - 1, width))
 

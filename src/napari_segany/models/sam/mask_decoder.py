@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_segany.models.layers.linear import linear
 from napari_segany.models.layers.mlp import Mlp
 from napari_segany.models.layers.norm import LayerNorm2d
 from napari_segany.models.layers.two_way import TwoWayTransformer
@@ -98,4 +99,4 @@ def split_pixels(x: Tensor, up: nn.ConvTranspose2d) -> Tensor:
     """Apply a 2x2 stride-2 transposed convolution to (..., C) pixels: (..., 4, C_out), (dy, dx) row by row."""
     assert up.bias is not None
     weight = up.weight.permute(2, 3, 1, 0).flatten(0, 2)  # (2 * 2 * C_out, C)
-    return F.linear(x, weight, up.bias.repeat(4)).unflatten(-1, (4, -1))
+    return linear(x, weight, up.bias.repeat(4)).unflatten(-1, (4, -1))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_segany.models.layers.linear import Linear
 from napari_segany.models.sam.image_encoder import neck
 
 
@@ -54,8 +55,8 @@ class WindowAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(channels)
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.proj = nn.Linear(channels, channels)
+        self.qkv = Linear(channels, 3 * channels)
+        self.proj = Linear(channels, channels)
         self.attention_biases = nn.Parameter(torch.zeros(heads, window * window))
         place = torch.arange(window * window)
         y, x = place // window, place % window
@@ -77,7 +78,7 @@ class FeedForward(nn.Module):
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
-        self.fc1, self.fc2 = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
+        self.fc1, self.fc2 = Linear(channels, hidden), Linear(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(F.gelu(self.fc1(self.norm(x))))
@@ -160,7 +161,7 @@ class TinyViT(nn.Module):
             stages.append(Stage(blocks, down))
         self.layers = nn.ModuleList(stages)
         # The classifier it was distilled from: in every checkpoint, used by nobody.
-        self.norm_head, self.head = nn.LayerNorm(widths[-1]), nn.Linear(widths[-1], 1000)
+        self.norm_head, self.head = nn.LayerNorm(widths[-1]), Linear(widths[-1], 1000)
         self.neck = neck(widths[-1], c_out)
 
     def forward(self, x: Tensor) -> Tensor:

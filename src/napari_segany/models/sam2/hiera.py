@@ -8,7 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_segany.models.layers.linear import Linear
+from napari_segany.models.layers.long_attention import long_attention
 from napari_segany.models.layers.mlp import FeedForward
+
+#: Keys from which on a CPU is slow with the fused kernel.
+LONG = 1024
 
 
 class PooledAttention(nn.Module):
@@ -23,7 +28,7 @@ class PooledAttention(nn.Module):
     def __init__(self, c_in: int, c_out: int, heads: int, pool: bool) -> None:
         super().__init__()
         self.heads, self.pool = heads, pool
-        self.qkv, self.proj = nn.Linear(c_in, 3 * c_out), nn.Linear(c_out, c_out)
+        self.qkv, self.proj = Linear(c_in, 3 * c_out), Linear(c_out, c_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, c_in) to (B, H, W, c_out), half as high and wide when pooled."""
@@ -32,7 +37,11 @@ class PooledAttention(nn.Module):
             q = pool_2x2(q)
         shape = q.shape
         q, k, v = (part.flatten(1, 2).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(shape))
+        if x.device.type == "cpu" and k.shape[2] >= LONG:
+            seen = long_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)).view_as(q)
+        else:
+            seen = F.scaled_dot_product_attention(q, k, v)
+        return self.proj(seen.transpose(1, 2).reshape(shape))
 
 
 def pool_2x2(x: Tensor) -> Tensor:
@@ -59,7 +68,7 @@ class HieraBlock(nn.Module):
         self.norm2 = nn.LayerNorm(c_out, eps=1e-6)
         self.mlp = FeedForward(c_out, int(c_out * mlp_ratio), "gelu")
         if c_in != c_out:
-            self.proj = nn.Linear(c_in, c_out)
+            self.proj = Linear(c_in, c_out)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, c_in) to (B, H, W, c_out), half as high and wide when pooled."""

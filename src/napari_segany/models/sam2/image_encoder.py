@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_segany.models.layers.linear import linear
 from napari_segany.models.sam2.hiera import Hiera
 
 
@@ -19,7 +20,7 @@ class LateralConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, c_in) to (B, H, W, c_out): on channels that come last, one matrix product."""
-        return F.linear(x, self.conv.weight.flatten(1), self.conv.bias)
+        return linear(x, self.conv.weight.flatten(1), self.conv.bias)
 
 
 class Neck(nn.Module):

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from napari_segany.models.layers.linear import linear
 from napari_segany.models.layers.mlp import Mlp
 from napari_segany.models.sam import mask_decoder as sam
 
@@ -64,8 +64,8 @@ class MaskDecoder(sam.MaskDecoder):
         -------
         finest, finer : (1, N, 4, 4, C/8) and (1, N, 4, C/4) with N = (S/16)^2
         """
-        finest = F.linear(fine, self.conv_s0.weight.flatten(1), self.conv_s0.bias)
-        finer = F.linear(middle, self.conv_s1.weight.flatten(1), self.conv_s1.bias)
+        finest = linear(fine, self.conv_s0.weight.flatten(1), self.conv_s0.bias)
+        finer = linear(middle, self.conv_s1.weight.flatten(1), self.conv_s1.bias)
         side = finer.shape[1] // 2
         finer = finer.view(1, side, 2, side, 2, -1).permute(0, 1, 3, 2, 4, 5).reshape(1, side * side, 4, -1)
         finest = finest.view(1, side, 2, 2, side, 2, 2, -1).permute(0, 1, 4, 2, 5, 3, 6, 7)

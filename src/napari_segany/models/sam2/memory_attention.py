@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import cast
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_segany.models.layers.linear import Linear
 from napari_segany.models.layers.long_attention import long_attention
+from napari_segany.models.layers.mlp import by_rows
 from napari_segany.models.sam2.positions import rotate, rotations
 
 
@@ -21,16 +26,16 @@ class RotaryAttention(nn.Module):
 
     def __init__(self, channels: int, key_channels: int) -> None:
         super().__init__()
-        self.q_proj = nn.Linear(channels, channels)
-        self.k_proj, self.v_proj = nn.Linear(key_channels, channels), nn.Linear(key_channels, channels)
-        self.out_proj = nn.Linear(channels, channels)
+        self.q_proj = Linear(channels, channels)
+        self.k_proj, self.v_proj = Linear(key_channels, channels), Linear(key_channels, channels)
+        self.out_proj = Linear(channels, channels)
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor, placeless: int = 0) -> Tensor:
         """Attend.
 
         Parameters
         ----------
-        queries : (B or 1, N, C)
+        queries : (B, N, C)
             A square grid of N places.
         keys, values : (B, M, c)
             Whole grids one after another, then `placeless` keys that are not rotated.
@@ -55,22 +60,26 @@ class MemoryAttentionLayer(nn.Module):
         super().__init__()
         self.self_attn = RotaryAttention(channels, channels)
         self.cross_attn_image = RotaryAttention(channels, memory_channels)
-        self.linear1, self.linear2 = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
+        self.linear1, self.linear2 = Linear(channels, hidden), Linear(hidden, channels)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(channels) for _ in range(3))
 
-    def forward(self, x: Tensor, memory: Tensor, memory_position: Tensor, pointers: int) -> Tensor:
-        """(B or 1, N, C) and memories (B, M, c) to (B, N, C)."""
+    def look_around(self, x: Tensor) -> Tensor:
+        """Let a frame look at itself, (B, N, C) to the same."""
         normed = self.norm1(x)
-        x = x + self.self_attn(normed, normed, normed)
-        x = x + self.cross_attn_image(self.norm2(x), memory + memory_position, memory, pointers)
-        return x + self.linear2(F.relu(self.linear1(self.norm3(x))))
+        return x + self.self_attn(normed, normed, normed)
+
+    def look_back(self, x: Tensor, keys: Tensor, memory: Tensor, pointers: int) -> Tensor:
+        """Let a frame (B, N, C) look at memories (B, M, c); (B, N, C)."""
+        x = x + self.cross_attn_image(self.norm2(x), keys, memory, pointers)
+        return x + by_rows(lambda rows: self.linear2(F.relu(self.linear1(self.norm3(rows)))), x)
 
 
 class MemoryAttention(nn.Module):
     """Stack of layers and a last norm.
 
-    Until the first look at a memory all objects share one frame, so a batch of
-    one row of features is encoded once for all of them.
+    Until the first look at a memory all objects share one frame. From there on
+    objects go one by one: each has work enough for any processor, and the keys
+    of several would only fall out of a CPU's cache.
     """
 
     def __init__(self, channels: int = 256, memory_channels: int = 64, hidden: int = 2048, depth: int = 4) -> None:
@@ -94,7 +103,13 @@ class MemoryAttention(nn.Module):
         -------
         (B, N, C)
         """
-        x = image + 0.1 * position
-        for layer in self.layers:
-            x = layer(x, memory, memory_position, pointers)
-        return self.norm(x)
+        first, *others = cast("list[MemoryAttentionLayer]", list(self.layers))
+        shared = first.look_around(image + 0.1 * position)
+        reminded = []
+        for values, place in zip(memory[:, None], memory_position[:, None], strict=True):
+            keys = values + place
+            x = first.look_back(shared, keys, values, pointers)
+            for layer in others:
+                x = layer.look_back(layer.look_around(x), keys, values, pointers)
+            reminded.append(self.norm(x))
+        return torch.cat(reminded)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from napari_segany.models.layers.linear import Linear
 from napari_segany.models.layers.mlp import Mlp
 from napari_segany.models.sam.prompt_encoder import PromptEncoder
 from napari_segany.models.sam2.hiera import Hiera
@@ -107,7 +108,7 @@ class MemoryNetwork(nn.Module):
         self.no_mem_pos_enc = nn.Parameter(torch.zeros(1, 1, c))
         self.no_obj_ptr = nn.Parameter(torch.zeros(1, c))
         if config.improved:
-            self.obj_ptr_tpos_proj = nn.Linear(c, m)
+            self.obj_ptr_tpos_proj = Linear(c, m)
             self.no_obj_embed_spatial = nn.Parameter(torch.zeros(1, m))
 
     @property

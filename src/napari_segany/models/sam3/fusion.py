@@ -5,6 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_segany.models.layers.linear import Linear
+
 
 class FusionLayer(nn.Module):
     """Self-attention, attention to a context, feed-forward; pre-norm."""
@@ -13,7 +15,7 @@ class FusionLayer(nn.Module):
         super().__init__()
         self.self_attn = nn.MultiheadAttention(channels, heads, batch_first=True)
         self.cross_attn_image = nn.MultiheadAttention(channels, heads, batch_first=True)
-        self.linear1, self.linear2 = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
+        self.linear1, self.linear2 = Linear(channels, hidden), Linear(hidden, channels)
         self.norm1, self.norm2, self.norm3 = (nn.LayerNorm(channels) for _ in range(3))
 
     def forward(self, x: Tensor, position: Tensor | None, context: Tensor, context_position: Tensor | None) -> Tensor:

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from napari_segany.models.layers.linear import Linear
 from napari_segany.models.sam2.positions import sine_grid, sine_place
 from napari_segany.models.sam3.fusion import FusionLayer
 
@@ -64,11 +65,11 @@ class GeometryEncoder(nn.Module):
         # Not like this one, like this one.
         self.label_embed = nn.Embedding(2, channels)
         self.cls_embed = nn.Embedding(1, channels)
-        self.boxes_direct_project = nn.Linear(4, channels)
+        self.boxes_direct_project = Linear(4, channels)
         self.boxes_pool_project = nn.Conv2d(channels, channels, ROI)
-        self.boxes_pos_enc_project = nn.Linear(channels + 2, channels)
+        self.boxes_pos_enc_project = Linear(channels + 2, channels)
         self.img_pre_norm = nn.LayerNorm(channels)
-        self.final_proj = nn.Linear(channels, channels)
+        self.final_proj = Linear(channels, channels)
         self.norm = nn.LayerNorm(channels)
         self.encode = nn.ModuleList(FusionLayer(channels, heads, hidden) for _ in range(depth))
         self.encode_norm = nn.LayerNorm(channels)

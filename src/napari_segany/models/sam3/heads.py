@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_segany.models.layers.linear import Linear
 from napari_segany.models.layers.mlp import Mlp
 
 #: Scores are logits between plus and minus this.
@@ -33,7 +34,7 @@ class ConceptScoring(nn.Module):
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         self.prompt_mlp = PromptMlp(channels, hidden)
-        self.prompt_proj, self.hs_proj = nn.Linear(channels, channels), nn.Linear(channels, channels)
+        self.prompt_proj, self.hs_proj = Linear(channels, channels), Linear(channels, channels)
 
     def forward(self, queries: Tensor, prompt: Tensor) -> Tensor:
         """(Q, C) and (1, T, C) to logits (Q,) float32."""

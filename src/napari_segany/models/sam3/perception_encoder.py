@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_segany.models.layers.linear import Linear
 from napari_segany.models.layers.long_attention import long_attention
 from napari_segany.models.layers.mlp import FeedForward
 from napari_segany.models.sam2.positions import rotate, rotations
@@ -19,7 +20,7 @@ class RotarySelfAttention(nn.Module):
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv, self.proj = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
+        self.qkv, self.proj = Linear(channels, 3 * channels), Linear(channels, channels)
 
     def forward(self, x: Tensor, turn: Tensor) -> Tensor:
         """Attend; `turn` as `rotations` makes it, (N, C / heads / 2)."""

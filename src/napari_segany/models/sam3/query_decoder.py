@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_segany.models.layers.linear import Linear
 from napari_segany.models.layers.mlp import Mlp
 from napari_segany.models.sam2.positions import sine_place
 
@@ -53,7 +54,7 @@ class QueryLayer(nn.Module):
             nn.MultiheadAttention(channels, heads, batch_first=True) for _ in range(3)
         )
         self.norm1, self.norm2, self.norm3, self.catext_norm = (nn.LayerNorm(channels) for _ in range(4))
-        self.linear1, self.linear2 = nn.Linear(channels, hidden), nn.Linear(hidden, channels)
+        self.linear1, self.linear2 = Linear(channels, hidden), Linear(hidden, channels)
 
     def forward(
         self, x: Tensor, position: Tensor, prompt: Tensor, image: Tensor, placed_image: Tensor, bias: Tensor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from napari_segany.models.layers.linear import Linear
 from napari_segany.models.layers.mlp import FeedForward
 
 
@@ -47,7 +48,7 @@ class TextEncoder(nn.Module):
         self.positional_embedding = nn.Parameter(torch.zeros(length, channels))
         self.blocks = nn.ModuleList(TextBlock(channels, heads, hidden) for _ in range(depth))
         self.ln_final = nn.LayerNorm(channels)
-        self.resizer = nn.Linear(channels, c_out)
+        self.resizer = Linear(channels, c_out)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(T,) token ids to (1, T, c_out)."""
