@@ -18,8 +18,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Do as `torch.nn.functional.linear`: (..., c_in) times (c_out, c_in) transposed."""
     wide = ONEDNN and x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32
     if wide and not torch.is_grad_enabled():
-        # With gaps between rows it would fall back to a loop that is a hundred times slower.
+        # It takes a bias for dense whatever it is, and is a hundred times slower where rows have gaps between them.
         weight = weight if weight.t().is_contiguous() else weight.contiguous()
+        bias = None if bias is None else bias.contiguous()
         return torch.ops.mkldnn._linear_pointwise(x.contiguous(), weight, bias, "none", [], "")
     return F.linear(x, weight, bias)
 

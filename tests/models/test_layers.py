@@ -1,0 +1,54 @@
+"""Layers shared by the families: the same numbers as PyTorch's own, however tensors lie in memory."""
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from napari_segany.models.layers import long_attention
+from napari_segany.models.layers.linear import Linear, linear
+from napari_segany.models.sam2 import positions
+
+WIDE = torch.arange(60.0).view(5, 12).sin()
+
+
+@pytest.mark.parametrize(
+    ("x", "weight"),
+    [
+        (torch.ones(2, 3, 12), WIDE),
+        (torch.ones(0, 12), WIDE),
+        (torch.ones(12), WIDE),
+        (torch.ones(12, 7).t(), WIDE),
+        (torch.ones(1, 12).expand(7, -1), torch.ones(12, 5).cumsum(0).t()),
+        (torch.ones(7, 20)[:, 2:8], WIDE[:, 3:9]),
+    ],
+    ids=["batch", "empty", "vector", "transposed", "transposed weight", "gaps between rows"],
+)
+@torch.inference_mode()
+def test_linear_equals_that_of_pytorch(x: Tensor, weight: Tensor) -> None:
+    torch.testing.assert_close(linear(x, weight), F.linear(x, weight))
+    torch.testing.assert_close(linear(x, weight, weight[:, 0]), F.linear(x, weight, weight[:, 0]))
+
+
+def test_linear_learns() -> None:
+    layer = Linear(12, 5)
+    layer(torch.ones(3, 12)).sum().backward()
+    assert layer.weight.grad is not None
+    assert layer.weight.grad.sum() == 180
+
+
+def test_attention_in_chunks_equals_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(long_attention.SCORES_AT_ONCE, "cpu", 4 * 30 * 7)  # seven of the queries
+    q, k, v = torch.randn(2, 17, 3, 8), torch.randn(2, 30, 3, 8), torch.randn(2, 30, 3, 8)
+    with torch.no_grad():
+        found = long_attention.long_attention(q[:, :, 1], k[:, :, 1], v[:, :, 1])
+        expected = F.scaled_dot_product_attention(q[:, :, 1], k[:, :, 1], v[:, :, 1])
+    torch.testing.assert_close(found, expected)
+
+
+def test_places_rotated_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, turn = torch.randn(2, 3 * 16, 8), positions.rotations(4, 8, torch.device("cpu"))
+    whole = positions.rotate(x, turn)
+    monkeypatch.setattr(positions, "TURNED_AT_ONCE", 2 * 16 * 8)
+    torch.testing.assert_close(positions.rotate(x, turn), whole)
+    torch.testing.assert_close(whole[:, 16:32].norm(dim=-1), x[:, 16:32].norm(dim=-1))
