@@ -1,5 +1,6 @@
 """A disk that fails at any moment costs nothing: one sentence, and the work goes on when it is well again."""
 
+import errno
 import os
 import threading
 import time
@@ -9,10 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import napari_segany as segany
 from napari_segany import api
 from napari_segany.core.errors import StorageError
 from tests.disk import ANSWERS, Disk
 from tests.fakes import DiscModel, disc
+from tests.session.test_tiling import BoxedIslands
+from tests.test_labelling import labels_of, stack_of
 
 SHAPE = (5, 40, 50)
 STACK = np.zeros(SHAPE, np.uint8)
@@ -112,6 +116,22 @@ def test_a_full_disk_pauses_a_propagation_that_then_goes_on(session: api.Session
     rest = [frame for frame, _ in session.propagate(resume=True)]
     assert {*seen, *rest} == set(range(len(STACK))) and rest[0] not in seen
     assert all((session.labels[frame] == 1).any() for frame in range(len(STACK)))
+
+
+@pytest.mark.parametrize("answer", [errno.ENOSPC, errno.EIO])
+def test_labelling_that_a_full_disk_stopped_goes_on(disk: Disk, tmp_path: Path, answer: int) -> None:
+    stack, out = stack_of(5, 48), tmp_path / "out.zarr"
+    segany.label(stack, tmp_path / "whole.zarr", model=BoxedIslands(100))
+    beginning = disk.writes
+    segany.label(stack[:1], tmp_path / "one.zarr", model=BoxedIslands(100))
+    # In the middle of the planes, wherever that is.
+    disk.fail(beginning // 2, 10**6, answer)
+    with pytest.raises(StorageError, match=ANSWERS[answer]):
+        segany.label(stack, out, model=BoxedIslands(100))
+    disk.failing = range(0)
+    left = [one.frame for one in segany.label(stack, out, model=BoxedIslands(100), resume=True)]
+    assert 0 < len(left) < 5 and left[-1] == 4
+    np.testing.assert_array_equal(labels_of(out), labels_of(tmp_path / "whole.zarr"))
 
 
 def test_a_full_disk_when_a_session_begins_leaves_the_place_free(disk: Disk, tmp_path: Path) -> None:

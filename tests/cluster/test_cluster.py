@@ -178,6 +178,17 @@ sys.stdin.read()
     ZarrLabels(out, (8, 96, 96)).close()
 
 
+def test_an_output_that_is_taken_away_is_said(address: str, image: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.zarr"
+
+    def take_away(done: int, _: int) -> None:
+        if done == 2:
+            out.rename(tmp_path / "elsewhere.zarr")
+
+    with pytest.raises(StorageError, match=r"On the worker tcp://.*: Could not write frame \d to .*out\.zarr"):
+        segany.label(image, out, model="slow:0.02", scheduler=address, progress=take_away)
+
+
 def test_work_that_kills_every_worker_is_given_up() -> None:
     class Dead:
         def result(self) -> None:
@@ -187,6 +198,12 @@ def test_work_that_kills_every_worker_is_given_up() -> None:
         def result(self) -> None:
             raise ModuleNotFoundError("No module named 'napari_segany'")
 
+    class Lost:
+        def result(self) -> None:
+            raise distributed.client.FutureCancelledError("look", "scheduler-connection-lost")
+
+    with pytest.raises(ClusterError, match="Plane 3 was cut off: the scheduler is gone"):
+        connection.result_of(Lost(), "Plane 3")
     with pytest.raises(ClusterError, match="Plane 3 has brought down several workers, probably for lack of memory"):
         connection.result_of(Dead(), "Plane 3")
     with pytest.raises(ClusterError, match="install it where they run"):

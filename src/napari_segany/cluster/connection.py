@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
@@ -13,6 +14,8 @@ T = TypeVar("T")
 
 #: Beginnings of addresses that lead to a scheduler rather than to a device of this computer.
 PROTOCOLS = ("tcp://", "tls://", "ws://", "wss://", "ucx://")
+#: Said when the scheduler went away in the middle.
+GONE = "the scheduler is gone. What is finished is kept; start the scheduler again, and go on with resume."
 #: Seconds to wait for a scheduler, and for its first worker.
 PATIENCE = 15.0
 
@@ -94,7 +97,7 @@ def result_of(future: Any, what: str) -> Any:
     Raises
     ------
     ClusterError
-        The work killed its workers, or they lack this package.
+        The scheduler went away, the work killed its workers, or they lack this package.
     SeganyError
         What the work itself raised.
     """
@@ -109,6 +112,8 @@ def result_of(future: Any, what: str) -> Any:
             f"{what} has brought down several workers, probably for lack of memory; give workers more memory, or run "
             "fewer of them on a computer."
         ) from error
+    except CancelledError as error:
+        raise ClusterError(f"{what} was cut off: {GONE}") from error
     except ImportError as error:
         raise ClusterError(f"The workers cannot run napari-segany ({error}); install it where they run.") from error
     except Exception as error:

@@ -12,7 +12,7 @@ from uuid import uuid4
 import numpy as np
 
 from napari_segany.cluster import deliveries, work
-from napari_segany.cluster.connection import close, connect, result_of
+from napari_segany.cluster.connection import GONE, close, connect, result_of
 from napari_segany.core.errors import ClusterError
 from napari_segany.core.settings import PropagationSettings
 from napari_segany.session.carried import Carried
@@ -171,9 +171,7 @@ class ClusterRun:
             if self._client.status == "running":
                 answers = {}
             else:
-                raise ClusterError(
-                    f"The scheduler at {self.address} is gone; what was propagated is kept, and can be gone on with."
-                ) from error
+                raise ClusterError(f"Propagating was cut off: {GONE}") from error
         for answer in answers.values():
             for name, items in answer.items():
                 # Of a task that was begun again, only what goes beyond its first attempt.
