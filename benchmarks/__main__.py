@@ -1,4 +1,4 @@
-"""The whole performance table: ``python benchmarks`` runs every program of this folder, one after another.
+"""The whole performance table: ``python benchmarks`` runs every program that docs/performance.md names, one by one.
 
 ``python benchmarks --quick`` takes the small sizes: minutes instead of an hour.
 """
@@ -13,7 +13,9 @@ from pathlib import Path
 PROGRAMS = {
     "sam.py": ["--rounds", "1"],
     "sam2.py": ["--objects", "1", "--ours-only"],
+    "sam3.py": ["--rounds", "1"],
     "nano.py": [],
+    "everything.py": ["--size", "256", "--points", "16"],
     "embeddings.py": ["--planes", "20"],
     "ahead.py": ["--planes", "8"],
     "remote.py": ["--clicks", "5"],

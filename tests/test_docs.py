@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -44,3 +45,13 @@ def test_every_key_is_told() -> None:
 
     table = (ROOT / "docs" / "window.md").read_text()
     assert all(f"`{key}`" in table for key in KEYS.values())
+
+
+def test_one_command_prints_the_whole_performance_table() -> None:
+    folder = Path(__file__).parents[1]
+    named = set(re.findall(r"python benchmarks/(\w+\.py)", (folder / "docs" / "performance.md").read_text()))
+    programs = runpy.run_path(str(folder / "benchmarks" / "__main__.py"))["PROGRAMS"]
+    assert named == set(programs)
+    for program, quick in programs.items():
+        text = (folder / "benchmarks" / program).read_text()
+        assert all(f'"{option}"' in text for option in quick if option.startswith("--")), program
