@@ -1,6 +1,7 @@
-"""Make the pictures of the documentation: python docs/make_screenshots.py [--model nano] [--out docs/images].
+"""Make the pictures of the documentation.
 
-Needs a screen, or ``xvfb-run -a -s "-screen 0 1600x1200x24"`` before it.
+``python docs/make_screenshots.py [--model nano] [--theme dark] [--out docs/images]``. Needs a screen, or
+``xvfb-run -a -s "-screen 0 1600x1200x24"`` before it.
 """
 
 import argparse
@@ -20,6 +21,8 @@ from napari_segany.gui.widget import SegmentWidget
 
 #: Enough to show a curve.
 ADAPT_STEPS = 12
+#: Frames in which cells are followed.
+FOLLOWED = 12
 
 
 def wait(finished: Callable[[], bool], seconds: float = 300.0) -> None:
@@ -35,7 +38,12 @@ def wait(finished: Callable[[], bool], seconds: float = 300.0) -> None:
 def settle(widget: SegmentWidget) -> None:
     controller = widget.controller
     quiet = time.monotonic() + 0.5
-    wait(lambda: controller.jobs.idle and not controller.propagation.running and time.monotonic() > quiet)
+
+    def is_quiet() -> bool:
+        busy = not controller.jobs.idle or controller.propagation.running or controller._course_soon.isActive()
+        return not busy and time.monotonic() > quiet
+
+    wait(is_quiet)
 
 
 def centres(truth: np.ndarray, count: int) -> list[tuple[float, float]]:
@@ -48,13 +56,15 @@ def centres(truth: np.ndarray, count: int) -> list[tuple[float, float]]:
 class Pictures:
     """A window on a generated stack, and pictures of what is done in it."""
 
-    def __init__(self, model: str, out: Path) -> None:
+    def __init__(self, model: str, out: Path, theme: str, sample: str = "nuclei-3d") -> None:
         self.out = out
-        self.stack, self.truth = samples.stack("nuclei-3d", seed=0)
+        self.stack, self.truth = samples.stack(sample, seed=0)
         self.middle = len(self.stack) // 2
         self.viewer = napari.Viewer(show=True, show_welcome_screen=False)
+        self.viewer.theme = theme
         self.viewer.window.resize(1400, 1000)
-        self.viewer.add_image(self.stack, name="nuclei", axis_labels=("z", "y", "x"))
+        name, _, kind = sample.partition("-")
+        self.viewer.add_image(self.stack, name=name, axis_labels=("t" if kind == "timelapse" else "z", "y", "x"))
         self.viewer.dims.set_current_step(0, self.middle)
         self.widget = SegmentWidget(self.viewer)
         self.viewer.window.add_dock_widget(self.widget, name="Segment")
@@ -66,21 +76,26 @@ class Pictures:
         self.viewer.reset_view()
 
     def take(self, name: str, *opened: str) -> None:
-        """Save a picture with some of the sections open."""
+        """Save a picture with some of the sections open, the first one in view."""
         for section in ("prompts", "concepts", "propagate", "tracks", "models", "adapt"):
             getattr(self.widget, section).head.setChecked(section in opened)
+        self.widget.reveal(getattr(self.widget, opened[0]))
         settle(self.widget)
         self.viewer.screenshot(str(self.out / f"{name}.png"), canvas_only=False, flash=False)
         print(name, flush=True)
 
-    def prompt(self) -> None:
-        places = centres(self.truth[self.middle], 6)
-        for y, x in places[:-1]:
+    def accept(self, places: list[tuple[float, float]]) -> None:
+        """Click on some objects and accept them."""
+        for y, x in places:
             self.controller.layers.points.add([self.middle, y, x])
             settle(self.widget)
             self.controller.masks.accept()
             settle(self.widget)
-        self.controller.layers.points.add([self.middle, *places[-1]])
+
+    def prompt(self) -> None:
+        *places, last = centres(self.truth[self.middle], 6)
+        self.accept(places)
+        self.controller.layers.points.add([self.middle, *last])
         settle(self.widget)
         self.take("prompt", "prompts")
         self.controller.masks.accept()
@@ -109,22 +124,35 @@ class Pictures:
         self.viewer.dims.set_current_step(0, self.middle + 2)
         self.controller.set_object(1)
         self.take("propagated", "prompts", "propagate")
+
+    def tracks(self) -> None:
+        self.accept(centres(self.truth[self.middle], 8))
+        self.controller.stack.propagate(self.middle, self.middle + FOLLOWED, "forward", only_current=False)
+        settle(self.widget)
+        self.viewer.dims.set_current_step(0, self.middle + FOLLOWED - 1)
+        self.controller.set_object(1)
+        self.widget.tracks.show_tracks.setChecked(True)
         self.controller.tracks.check()
-        self.take("tracks", "propagate", "tracks")
+        wait(lambda: self.controller.track_layer.layer is not None)
+        self.take("tracks", "tracks", "propagate")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="nano")
+    parser.add_argument("--theme", default="dark")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as cache:
         # What is taught for a picture is not kept.
         os.environ["SEGANY_CACHE"] = cache
-        pictures = Pictures(options.model, options.out)
+        pictures = Pictures(options.model, options.out, options.theme)
         for part in (pictures.prompt, pictures.find, pictures.models, pictures.propagate, pictures.adapt):
             part()
+        pictures.viewer.close()
+        pictures = Pictures(options.model, options.out, options.theme, "cells-timelapse")
+        pictures.tracks()
         pictures.viewer.close()
 
 

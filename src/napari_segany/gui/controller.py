@@ -494,6 +494,10 @@ class Controller(QObject):
         if not self._course_soon.isActive():
             self._course_soon.start()
 
+    def show_course_soon(self) -> None:
+        """Draw the course of the current object anew."""
+        self._course_soon.start()
+
     def on_labels_written(self) -> None:
         """Show labels that were changed."""
         self._redraw_soon.start()

@@ -58,6 +58,11 @@ def button(text: str, tip: str, key: str = "", checkable: bool = False) -> QPush
     return made
 
 
+def is_light(widget: QWidget) -> bool:
+    """Whether a widget has a light background, on which lines must be dark."""
+    return widget.palette().base().color().lightness() > 127
+
+
 def note() -> QLabel:
     """Make a line of text that wraps."""
     label = QLabel()

@@ -7,6 +7,8 @@ from qtpy.QtCore import QPointF, QSize, Qt
 from qtpy.QtGui import QColor, QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
+from napari_segany.gui.controls import is_light
+
 HEIGHT = 72
 MARGIN = 4
 EACH, MEAN = QColor("#4fc3f7"), QColor("#ffb300")
@@ -59,7 +61,7 @@ class LossPlot(QWidget):
         painter.fillRect(self.rect(), self.palette().base())
         if self.losses:
             for values, colour, width in ((np.array(self.losses), EACH, 1.0), (self.running_mean(), MEAN, 2.0)):
-                painter.setPen(QPen(colour, width))
+                painter.setPen(QPen(colour.darker(220) if is_light(self) else colour, width))
                 painter.drawPolyline(self._curve(values))
             painter.setPen(QPen(self.palette().text().color(), 1))
             text = f"step {len(self.losses)} of {self._steps}, loss {self.running_mean()[-1]:.3f}"

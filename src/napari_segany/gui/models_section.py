@@ -26,7 +26,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 COLUMNS = ("model", "here", "size", "can", "licence", "family")
 #: Legible on dark and on light.
-LINK_COLOUR = "#3d9be9"
+LINK_COLOUR = "#2f86d6"
 
 
 class ModelsSection(Section):

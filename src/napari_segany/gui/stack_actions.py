@@ -120,4 +120,6 @@ class StackActions:
         controller.course_changed.emit(course, frame)
         missing = sorted((scores.keys() | pinned) - areas.keys())[:MEASURED_AT_ONCE]
         if missing and controller.jobs.idle:
-            controller.jobs.submit(partial(stack.measure, object_id, missing), lambda _: self.show_course())
+            controller.jobs.submit(partial(stack.measure, object_id, missing), lambda _: controller.show_course_soon())
+        elif missing:
+            controller.show_course_soon()

@@ -8,6 +8,8 @@ from qtpy.QtCore import QPointF, QRectF, QSize, Qt, Signal  # type: ignore[attr-
 from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
+from napari_segany.gui.controls import is_light
+
 HEIGHT = 72
 MARGIN = 4
 SCORE, AREA, PINNED = QColor("#ffb300"), QColor("#4fc3f7"), QColor("#00e676")
@@ -81,14 +83,15 @@ class Timeline(QWidget):
         painter = QPainter(self)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         painter.fillRect(self.rect(), self.palette().base())
-        low, high = self.height() - MARGIN - 8, MARGIN
+        low, high, light = self.height() - MARGIN - 8, MARGIN, is_light(self)
         wide = max((self.width() - 2 * MARGIN) / self.course.count, 1.0)
         largest = max(self.course.areas.values(), default=0)
         for frame, area in self.course.areas.items():
             tall = (low - high) * area / largest if largest else 0
             colour = PINNED if frame in self.course.pinned else AREA
-            painter.fillRect(QRectF(self.position_of(frame) - wide / 2, low - tall, wide, tall), colour.darker(150))
-        painter.setPen(QPen(SCORE, 1.5))
+            bar = QRectF(self.position_of(frame) - wide / 2, low - tall, wide, tall)
+            painter.fillRect(bar, colour if light else colour.darker(150))
+        painter.setPen(QPen(SCORE.darker(220) if light else SCORE, 1.5))
         for part in self._curve(low, high):
             painter.drawPolyline(part)
         painter.setPen(Qt.PenStyle.NoPen)
