@@ -116,9 +116,9 @@ def test_image_and_labels_of_a_folder_open_and_the_window_goes_on(open_bench: An
 
 def test_saved_session_opens_with_its_image(open_bench: Any, tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "cells.tif", np.stack([STACK, STACK]), metadata={"axes": "TZYX"}, imagej=True)
-    annotate(tmp_path / "cells.tif", tmp_path / "work.zarr", axis="z", index={"t": 1})
+    annotate(tmp_path / "cells.tif", tmp_path / "Zellen über Nacht.zarr", axis="z", index={"t": 1})
     bench = open_bench()
-    image, labels = bench.viewer.open(tmp_path / "work.zarr", plugin=PLUGIN)
+    image, labels = bench.viewer.open(tmp_path / "Zellen über Nacht.zarr", plugin=PLUGIN)
     assert isinstance(image.data, da.Array) and image.data.shape == labels.data.shape == STACK.shape
     np.testing.assert_array_equal(np.asarray(image.data), STACK)
     bench.settle()
@@ -126,13 +126,13 @@ def test_saved_session_opens_with_its_image(open_bench: Any, tmp_path: Path) -> 
     bench.viewer.dims.set_current_step(0, 2)
     bench.press("points")
     bench.settle()
-    assert bench.controller.output.path == tmp_path / "work.zarr"
+    assert bench.controller.output.path == tmp_path / "Zellen über Nacht.zarr"
     assert bench.controller.layers.points.data.tolist() == [[1, 20, 25]], "its prompts come back"
-    assert [one.name for one in bench.viewer.layers if type(one).__name__ == "Labels"] == ["work labels"]
+    assert [one.name for one in bench.viewer.layers if type(one).__name__ == "Labels"] == ["Zellen über Nacht labels"]
 
     (tmp_path / "cells.tif").rename(tmp_path / "moved.tif")
     with pytest.warns(UserWarning, match="shown without their image: There is no file"):
-        assert len(bench.viewer.open(tmp_path / "work.zarr", plugin=PLUGIN)) == 1
+        assert len(bench.viewer.open(tmp_path / "Zellen über Nacht.zarr", plugin=PLUGIN)) == 1
 
 
 def test_single_picture(make_napari_viewer: Any, tmp_path: Path) -> None:

@@ -235,16 +235,47 @@ def test_range_direction_and_only_this_object(open_bench: Any) -> None:
     bench.click(50, 10, 10)
     bench.key("K")
     bench.click(50, 10, 30)
+    # What a person paints with napari's own brush is theirs, on the planes of the run and on others.
+    theirs = bench.controller.output.layer
+    theirs.brush_size = 1
+    for frame in (10, 51):
+        theirs.paint((frame, 1, 1), 9)
     controls.first.setValue(48)
     controls.last.setValue(52)
     controls.direction.setCurrentText("forward")
     controls.only_current.setChecked(True)
     bench.propagate()
-    assert np.flatnonzero(bench.output.any(axis=(1, 2))).tolist() == [50, 51, 52]
-    assert set(np.unique(bench.output)) == {0, 2}
+    assert np.flatnonzero((bench.output == 2).any(axis=(1, 2))).tolist() == [50, 51, 52]
+    assert np.argwhere(bench.output == 9).tolist() == [[10, 1, 1], [51, 1, 1]]
+    assert set(np.unique(bench.output)) == {0, 2, 9}
     bench.viewer.dims.ndisplay = 3
     bench.viewer.dims.ndisplay = 2
     assert controls.last.value() == 52, "the chosen range is kept"
+
+
+def test_channels_are_layers_of_their_own(open_bench: Any, model: Any) -> None:
+    bench, data = open_bench(), noise(2, 5, 40, 60)
+    walls = bench.viewer.add_image(data, channel_axis=0, name=["nuclei", "walls"])[1]
+    bench.viewer.add_points(np.zeros((1, 3)))
+    choice = bench.widget.images.image
+    assert [choice.itemText(i) for i in range(choice.count())] == ["nuclei", "walls"], "and nothing but images"
+    choice.choose(walls)
+    bench.viewer.dims.set_current_step(0, 3)
+    bench.press("points")
+    bench.settle()
+    bench.click(3, 20, 25)
+    bench.key("J")
+    np.testing.assert_array_equal(model.embedded[-1], data[1, 3])
+    np.testing.assert_array_equal(bench.output[3], disc((40, 60), (20, 25), RADIUS))
+    # The other channel, into the same labels.
+    choice.choose(bench.viewer.layers["nuclei"])
+    bench.widget.images.output.choose(bench.viewer.layers["Segmentation"])
+    bench.press("points")
+    bench.settle()
+    bench.click(3, 20, 45)
+    bench.key("J")
+    np.testing.assert_array_equal(model.embedded[-1], data[0, 3])
+    assert set(np.unique(bench.viewer.layers["Segmentation"].data[3])) == {0, 1, 2}
 
 
 def test_other_orientation_keeps_its_own_prompts(open_bench: Any) -> None:
