@@ -52,6 +52,7 @@ def annotate(stack: Any, labels: Path | str, frame: int = 1, **kwargs: Any) -> N
     session.prompt(1, frame, points=[(20, 25)])
     session.accept(1, frame)
     list(session.propagate())
+    session.parents.update({(1, 2): 7})
     session.save(labels)
     session.close()
 
@@ -128,7 +129,15 @@ def test_saved_session_opens_with_its_image(open_bench: Any, tmp_path: Path) -> 
     bench.settle()
     assert bench.controller.output.path == tmp_path / "Zellen über Nacht.zarr"
     assert bench.controller.layers.points.data.tolist() == [[1, 20, 25]], "its prompts come back"
-    assert [one.name for one in bench.viewer.layers if type(one).__name__ == "Labels"] == ["Zellen über Nacht labels"]
+    assert bench.controller.here()[0].session.parents == {(1, 2): 7}, "and who came from whom"
+    # A new object in the middle, and the others stay.
+    bench.click(2, 30, 45)
+    bench.widget.propagate.only_current.setChecked(True)
+    bench.propagate()
+    for plane in np.asarray(labels.data):
+        np.testing.assert_array_equal(plane == 1, disc(plane.shape, (20, 25), 5))
+        np.testing.assert_array_equal(plane == 2, disc(plane.shape, (30, 45), 5))
+    assert "Segmentation" not in bench.viewer.layers, "the labels are there already"
 
     (tmp_path / "cells.tif").rename(tmp_path / "moved.tif")
     with pytest.warns(UserWarning, match="shown without their image: There is no file"):

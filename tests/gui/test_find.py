@@ -208,6 +208,20 @@ def test_objects_are_tracked_through_the_stack(open_bench: Any, seen: Seen) -> N
     labels = np.asarray(bench.output)
     assert np.array_equal(labels > 0, islands(5) > 100)
     assert all(set(np.unique(frame)) == {0, 1, 2} for frame in labels)
+    # An example and a counter-example on one plane are shown once and hold for the whole run.
+    bench.widget.prompts.undo.click()
+    bench.settle()
+    seen.shown.clear()
+    for button, name, corner in (("example", "Examples", (3.5, 4.5)), ("counter", "Counter-examples", (19.5, 29.5))):
+        getattr(bench.widget.concepts, button).click()
+        (y, x), frame = corner, bench.controller.here()[1][1]
+        box = [(frame, y, x), (frame, y, x + 8), (frame, y + 8, x + 8), (frame, y + 8, x)]
+        bench.viewer.layers[name].add(np.array(box), shape_type="rectangle")
+    bench.widget.concepts.track.click()
+    bench.settle()
+    (described,) = seen.shown
+    assert (len(described.boxes), len(described.negatives)) == (1, 1)
+    assert np.asarray(bench.output).any(axis=(1, 2)).all()
 
 
 def test_found_objects_go_with_their_image(open_bench: Any, seen: Seen) -> None:
