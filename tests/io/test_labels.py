@@ -55,6 +55,13 @@ def test_the_result_is_valid_ome_ngff_with_a_nearest_pyramid(labels: ZarrLabels)
     np.testing.assert_array_equal(group["1"][1], plane(1)[::2, ::2])
     scores = {p["label-value"]: p.get("score") for p in ome["image-label"]["properties"]}
     assert scores[3] == 0.9 and scores[1] is None
+    # What is changed afterwards is not in the smaller levels: nobody is led to them until they are made again.
+    labels.array()[1, :2, :2] = 4
+    ome = zarr.open_group(labels.path / "labels" / "segany", mode="r").attrs["ome"]
+    assert len(ome["multiscales"][0]["datasets"]) == 1 and ome["image-label"]["properties"]
+    labels.finish()
+    yaozarrs.validate_zarr_store(str(labels.path / "labels" / "segany"))
+    assert group["1"][1, 0, 0] == 4
     assert zarr.open_group(labels.path, mode="r")["labels"].attrs["ome"]["labels"] == ["segany"]
 
 

@@ -22,6 +22,7 @@ from napari_segany.io.ngff import (
     check_output,
     create_labels,
     finish_labels,
+    forget_pyramid,
     frame_folder,
     is_stored,
     read_layout,
@@ -119,7 +120,8 @@ class ZarrLabels:
         check_output(self.path)
         self._lock = OutputLock(self.path)
         self._lock.acquire()
-        self._closed = False
+        # There may be one from before.
+        self._closed, self._pyramid = False, True
         try:
             self._array = create_labels(self.path, name, shape, np.dtype(dtype), axes, self._scale, CHUNK)
             _sweep(self.path, name)
@@ -204,8 +206,16 @@ class ZarrLabels:
         """Run a change of the zarr array on the writing thread and wait for it."""
         if self._closed:
             raise StorageError(f"Could not write {what} to {self.path}: the labels were closed.")
+
+        def work() -> None:
+            # Whoever opens them meanwhile, or after a kill, is not led to levels that are out of date, or half written.
+            if self._pyramid:
+                forget_pyramid(self.path, self.name)
+                self._pyramid = False
+            change(self._array)
+
         try:
-            _WRITER.submit(change, self._array).result()
+            _WRITER.submit(work).result()
         except IndexError:
             raise
         except OSError as error:
@@ -241,6 +251,7 @@ class ZarrLabels:
             lambda array: finish_labels(self.path, self.name, array, self._axes, self._scale, properties or {}),
             "colours and pyramid",
         )
+        self._pyramid = True
 
     def close(self) -> None:
         """Let other processes write."""

@@ -205,6 +205,16 @@ def move_labels(path: Path, name: str, translate: Sequence[float]) -> None:
         raise StorageError(f"The labels in {path} cannot be written: {error.strerror or error}.") from error
 
 
+def forget_pyramid(path: Path, name: str) -> None:
+    """Describe the full resolution alone, before it is changed and the other levels are not."""
+    group = _zarr().open_group(path / "labels" / name, mode="r+")
+    ome = dict(group.attrs)["ome"]
+    multiscale = ome["multiscales"][0]
+    if len(multiscale["datasets"]) > 1:
+        finest = {**multiscale, "datasets": multiscale["datasets"][:1]}
+        group.attrs["ome"] = {**ome, "multiscales": [finest, *ome["multiscales"][1:]]}
+
+
 def finish_labels(
     path: Path,
     name: str,
@@ -216,8 +226,6 @@ def finish_labels(
     """Write colours, properties and the pyramid of a finished label image, leaving out damaged frames."""
     root = _zarr().open_group(path, mode="a")
     group = root[f"labels/{name}"]
-    # Whoever opens them meanwhile, or after a kill, is not led to levels that are half written.
-    _describe(group, axes, scale, 1, dict(group.attrs)["ome"]["image-label"])
     levels: list[Any] = []
     shape = array.shape
     while max(shape[1:]) > SMALLEST_LEVEL:
