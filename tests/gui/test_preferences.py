@@ -11,6 +11,7 @@ from npe2 import PluginManifest
 
 import napari_segany
 from napari_segany.gui.keys import KEYS
+from napari_segany.gui.timeline import Course
 
 settings = pytest.importorskip("napari.settings", reason="napari")
 if not hasattr(settings, "get_plugin_settings"):
@@ -60,15 +61,27 @@ def test_a_model_that_is_gone_is_not_missed(preferences: Any, open_bench: Any) -
     assert open_bench().controller._model.name == "disc"
 
 
-def test_icons_follow_the_theme(open_bench: Any) -> None:
-    bench = open_bench()
+def test_icons_and_curves_follow_the_theme(open_bench: Any) -> None:
+    bench = open_bench(show=True)
+    timeline = bench.widget.propagate.timeline
+    # Scores of a steady object: a level line.
+    timeline.show_course(Course(9, dict.fromkeys(range(9), 0.5)), 0)
 
     def mean() -> float:
         image = bench.widget.prompts.boxes.icon().pixmap(32, 32).toImage()
         drawn = [image.pixelColor(x, y) for x in range(32) for y in range(32) if image.pixelColor(x, y).alpha() > 200]
         return float(np.mean([colour.lightness() for colour in drawn]))
 
+    def contrast() -> float:
+        bench.qtbot.wait(50)
+        image, x = timeline.grab().toImage(), round(timeline.position_of(4))
+        column = [image.pixelColor(x, y).getRgb()[:3] for y in range(image.height())]
+        brightness = np.array(column) @ (0.3, 0.59, 0.11)
+        return float(np.ptp(brightness))
+
     bench.viewer.theme = "dark"
     dark = mean()
+    assert contrast() > 70
     bench.viewer.theme = "light"
     assert mean() < dark - 50
+    assert contrast() > 70
