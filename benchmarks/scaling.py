@@ -19,7 +19,6 @@ from threading import Event, Thread
 import numpy as np
 import psutil
 import zarr
-from clock import timed
 from distributed import LocalCluster
 from embeddings import planes
 
