@@ -81,7 +81,8 @@ def find(model: NanoModel, embedding: NanoEmbedding, described: Described, setti
     good = [i for i, answer in enumerate(answers) if own.accepts(answer)[0]]
     prompts, answers = [prompts[i] for i in good], [answers[i] for i in good]
     found = [answer.patch(0) for answer in answers]
-    scores = np.array([float(answer.scores[0]) for answer in answers])
+    # Of masks with a predicted IoU of a quarter about half are right, on annotated images.
+    scores = np.sqrt([float(answer.scores[0]) for answer in answers])
     if not found:
         return Instances.from_patches(embedding.image_shape, [], [])
     codes = model.codes(embedding, prompts, answers)

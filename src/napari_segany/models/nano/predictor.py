@@ -27,7 +27,7 @@ from napari_segany.models.nano.finder import Described
 from napari_segany.models.nano.judge import EPSILON
 from napari_segany.models.nano.network import Nano
 from napari_segany.models.nano.prompt_maps import render
-from napari_segany.models.nano.proposals import FINEST_SEARCH, INSIDE_THRESHOLD, basins, look_small
+from napari_segany.models.nano.proposals import BLANK, FIRST_LOOK, basins, suitable_levels
 from napari_segany.models.nano.tracker import NanoTracker
 from napari_segany.models.nano.views import Answer, View, search_views, view_of, vote
 from napari_segany.models.nano.windows import to_windows
@@ -57,7 +57,7 @@ class NanoModel:
     words = (*CONCEPTS, *ANYTHING)
     #: Its proposals come one to an object, so overlaps are duplicates.
     everything_settings = EverythingSettings(
-        score_threshold=0.4, stability_threshold=0.25, overlap_threshold=0.4, contained_threshold=0.6, min_area=16
+        score_threshold=0.2, stability_threshold=0.25, overlap_threshold=0.4, contained_threshold=0.6, min_area=16
     )
 
     def __init__(
@@ -158,17 +158,20 @@ class NanoModel:
     def propose_boxes(self, embedding: NanoEmbedding) -> np.ndarray:
         """Boxes (y0, x0, y1, x1) of the objects that the encoder's dense maps show, (N, 4).
 
-        The image is magnified as long as its objects look small, and they are
-        taken from the last two levels looked at.
+        A first look at the image magnified twice tells how large objects are, and so which levels show them best.
         """
-        found: list[np.ndarray] = []
-        for level in range(0, FINEST_SEARCH - 1, -1):
-            dense = embedding.encode_level(self.network.encoder, level).dense[0].float().sigmoid().cpu().numpy()
-            boxes = 4 * basins(*dense)
-            # Of two levels that show the same box the finer counts.
-            found = [boxes * 2.0**level, *found[:1]]
-            if not look_small(boxes) or dense[0].max() < INSIDE_THRESHOLD:
-                break
+
+        def maps(level: int) -> np.ndarray:
+            dense = embedding.encode_level(self.network.encoder, level).dense[0]
+            return dense.float().sigmoid().cpu().numpy()
+
+        if maps(0)[0].max() < BLANK:
+            return np.zeros((0, 4))
+        seen = {FIRST_LOOK: basins(*maps(FIRST_LOOK)) * 4 * 2.0**FIRST_LOOK}
+        levels = suitable_levels(seen[FIRST_LOOK])
+        seen.update({level: basins(*maps(level)) * 4 * 2.0**level for level in levels if level not in seen})
+        # Of two levels that show the same box the finer counts.
+        found = [seen[level] for level in levels]
         boxes = np.minimum(np.concatenate(found), np.array(embedding.image_shape * 2))
         boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
         return boxes[np.sort(non_maximum_suppression(boxes, -np.arange(len(boxes)), SAME_BOX))]

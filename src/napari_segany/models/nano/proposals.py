@@ -12,10 +12,12 @@ PROMINENCE = 0.1
 #: Probability of "inside" down to which a peak is flooded.
 INSIDE_THRESHOLD = 0.4
 
-#: Objects whose median longest side is below this look small, pixels of a level.
-SMALL_SIZE = 50.0
-#: Level that enlarges the image most in search of objects.
-FINEST_SEARCH = -2
+#: Where "inside" is nowhere as likely as this there is nothing, however it is magnified.
+BLANK = 0.1
+#: Level that tells how large objects are.
+FIRST_LOOK = -1
+#: Levels, the finer first, that show objects of up to a median longest side best, pixels of the image.
+BEST_LEVELS = ((25.0, (-2, -1)), (40.0, (-1, 0)), (np.inf, (0,)))
 
 
 def basins(inside: np.ndarray, depth: np.ndarray) -> np.ndarray:
@@ -45,12 +47,7 @@ def basins(inside: np.ndarray, depth: np.ndarray) -> np.ndarray:
     return np.array(boxes, dtype=np.float64).reshape(-1, 4)
 
 
-def look_small(boxes: np.ndarray) -> bool:
-    """Whether objects are so small, or so few that they may be too small to be seen, that a finer level shows more.
-
-    Parameters
-    ----------
-    boxes : (N, 4)
-        (y0, x0, y1, x1) in pixels of the level.
-    """
-    return not len(boxes) or float(np.median((boxes[:, 2:] - boxes[:, :2]).max(axis=1))) < SMALL_SIZE
+def suitable_levels(boxes: np.ndarray) -> tuple[int, ...]:
+    """Levels that show objects best, of which a first look gave these boxes (N, 4) in pixels of the image."""
+    size = float(np.median((boxes[:, 2:] - boxes[:, :2]).max(axis=1))) if len(boxes) else 0.0
+    return next(levels for largest, levels in BEST_LEVELS if size < largest)
