@@ -11,6 +11,7 @@ an IoU below 0.8 they click into the middle of the largest error, twice at most.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import napari
 import numpy as np
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
-from qtpy.QtWidgets import QApplication, QPushButton
+from qtpy.QtWidgets import QAbstractButton, QApplication, QScrollArea
 from skimage.measure import perimeter
 
 import napari_segany as segany
@@ -29,24 +30,27 @@ from napari_segany.gui.widget import SegmentWidget
 from napari_segany.training.generate.stacks import cells_timelapse
 
 GOOD, MOST_CORRECTIONS = 0.8, 2
+#: Uncertain planes that are looked at after a propagation.
+LOOKS = 10
 LEFT = Qt.MouseButton.LeftButton
 
 
 @dataclass
 class Row:
-    """What one way of working cost."""
+    """What one way of working cost; `computed` are seconds of processor time."""
 
     way: str
     clicks: int
     keys: int
     seconds: float | None = None
+    computed: float | None = None
     iou: float | None = None
     drawn: int = 0
 
     def __str__(self) -> str:
-        seconds = "" if self.seconds is None else f"{self.seconds:.0f}"
+        seconds, computed = ("" if one is None else f"{one:.0f}" for one in (self.seconds, self.computed))
         iou = "" if self.iou is None else f"{self.iou:.2f}"
-        return f"| {self.way} | {self.clicks} | {self.keys} | {self.drawn or ''} | {seconds} | {iou} |"
+        return f"| {self.way} | {self.clicks} | {self.keys} | {self.drawn or ''} | {seconds} | {computed} | {iou} |"
 
 
 class Person:
@@ -98,9 +102,11 @@ class Person:
         self.clicks += 1
         self.wait()
 
-    def press(self, button: QPushButton) -> None:
-        """Click on a button."""
-        button.click()
+    def press(self, button: QAbstractButton) -> None:
+        """Click on a button, or a box to tick, of the widget."""
+        self.widget.findChild(QScrollArea).ensureWidgetVisible(button)
+        QTest.qWait(30)
+        QTest.mouseClick(button, LEFT, Qt.KeyboardModifier.NoModifier, QPoint(8, button.height() // 2))
         self.clicks += 1
         self.wait()
 
@@ -137,9 +143,10 @@ def correct(person: Person, truth: np.ndarray) -> None:
 
 
 def measure(way: str, person: Person, work: Callable[[], None], score: Callable[[np.ndarray], float]) -> Row:
-    start = time.perf_counter()
+    start, computed = time.perf_counter(), time.process_time()
     work()
-    row = Row(way, person.clicks, person.keys, time.perf_counter() - start, score(person.labels()))
+    seconds, computed = time.perf_counter() - start, time.process_time() - computed
+    row = Row(way, person.clicks, person.keys, seconds, computed, score(person.labels()))
     person.viewer.close()
     return row
 
@@ -183,19 +190,46 @@ def nuclei(image: np.ndarray, truth: np.ndarray, ids: np.ndarray) -> list[Row]:
     return rows
 
 
-def planes(stack: np.ndarray, truth: np.ndarray, ids: np.ndarray, frame: int) -> Row:
-    """Click on some cells of one plane and carry them through the stack."""
-    person = Person(stack, frame)
+def planes(stack: np.ndarray, truth: np.ndarray, ids: np.ndarray, frame: int) -> list[Row]:
+    """Click on some cells of one plane, carry them through the stack, and look at what the window doubts most."""
 
-    def work() -> None:
+    def click_and_propagate() -> None:
         person.press(person.widget.prompts.one_each)
         for i in ids:
             person.click(*interior_point(truth[frame] == i))
         person.key(Qt.Key.Key_J, shift=True)
         person.press(person.widget.propagate.run)
 
-    print(f"the widget was there after {person.opened_in:.2f} s")
-    return measure("one object each, accept all, propagate", person, work, lambda labels: best_iou(labels, truth, ids))
+    def and_correct() -> None:
+        click_and_propagate()
+        person.press(person.widget.prompts.one_each)
+        at = {int(np.bincount(person.labels()[frame][truth[frame] == i]).argmax()): i for i in ids}
+        for _ in range(LOOKS):
+            person.key(Qt.Key.Key_W)
+            object_id, here = person.controller.here()[1]
+            mask = truth[here] == at.get(object_id, -1)
+            if mask_iou(person.labels()[here] == object_id, mask) >= GOOD:
+                # Said to be right, so that the next look is at another plane.
+                person.press(person.widget.prompts.label)
+                person.key(Qt.Key.Key_J)
+                continue
+            if not mask.any():
+                return
+            person.click(*interior_point(mask))
+            correct(person, mask)
+            person.key(Qt.Key.Key_J)
+            person.press(person.widget.propagate.update_labels)
+
+    rows = []
+    ways = (
+        ("one object each, accept all, propagate", click_and_propagate),
+        (f"the same, and {LOOKS} looks where it is least sure", and_correct),
+    )
+    for way, work in ways:
+        person = Person(stack, frame)
+        rows.append(measure(way, person, work, lambda labels: best_iou(labels, truth, ids)))
+        print(rows[-1], f"(the widget was there after {person.opened_in:.2f} s)", flush=True)
+    return rows
 
 
 def by_hand(truth: np.ndarray, ids: np.ndarray) -> Row:
@@ -211,13 +245,18 @@ def main() -> None:
     parser.add_argument("--objects", type=int, default=20)
     parser.add_argument("--planes", type=int, default=50)
     options = parser.parse_args()
-    print("| way | clicks | keys | pixels drawn | seconds of the window | mean IoU |", "| --- " * 6 + "|", sep="\n")
+    import torch
+
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    print(f"{os.cpu_count()} cores, {torch.get_num_threads()} threads; {load:.1f} others wanted a core before")
+    titles = ("way", "clicks", "keys", "pixels drawn", "seconds of the window", "of these computing", "mean IoU")
+    print("| " + " | ".join(titles) + " |", "| --- " * len(titles) + "|", sep="\n")
     stack, truth = cells_timelapse(np.random.default_rng(3), (options.planes, 160, 160))
     frame = len(stack) // 2
     lasting = [i for i in np.unique(truth[frame])[1:] if (truth == i).any(axis=(1, 2)).all()]
     ids = np.array(lasting[: options.objects // 2])
     print(f"{len(ids)} cells through {len(stack)} planes")
-    print(planes(stack, truth, ids, frame), flush=True)
+    planes(stack, truth, ids, frame)
     # A point, S, Shift-S and C for each object, one object at a time.
     print(Row("micro-sam's steps", len(ids) + 1, 3 * len(ids)), by_hand(truth, ids), sep="\n")
     if options.data is None:
