@@ -39,11 +39,14 @@ def test_linear_learns() -> None:
 
 def test_attention_in_chunks_equals_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(long_attention.SCORES_AT_ONCE, "cpu", 4 * 30 * 7)  # seven of the queries
-    q, k, v = torch.randn(2, 17, 3, 8), torch.randn(2, 30, 3, 8), torch.randn(2, 30, 3, 8)
-    with torch.no_grad():
-        found = long_attention.long_attention(q[:, :, 1], k[:, :, 1], v[:, :, 1])
-        expected = F.scaled_dot_product_attention(q[:, :, 1], k[:, :, 1], v[:, :, 1])
-    torch.testing.assert_close(found, expected)
+    monkeypatch.setattr(long_attention, "LONG", 30)
+    q, k, v = (torch.randn(2, count, 3, 8).transpose(1, 2) for count in (17, 30, 30))
+    with torch.inference_mode():
+        expected = F.scaled_dot_product_attention(q, k, v)
+        one_head = long_attention.long_attention(q[:, 1], k[:, 1], v[:, 1, :, :5])
+        half = long_attention.attention(q.bfloat16(), k.bfloat16(), v.bfloat16())
+    torch.testing.assert_close(one_head, expected[:, 1, :, :5])
+    torch.testing.assert_close(half.float(), expected, atol=0.03, rtol=0.03)
 
 
 def test_places_rotated_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from napari_segany.models.layers.linear import Linear
-from napari_segany.models.layers.long_attention import long_attention
+from napari_segany.models.layers.long_attention import attention
 from napari_segany.models.layers.mlp import FeedForward
-
-#: Keys from which on a CPU is slow with the fused kernel.
-LONG = 1024
 
 
 class PooledAttention(nn.Module):
@@ -37,11 +34,7 @@ class PooledAttention(nn.Module):
             q = pool_2x2(q)
         shape = q.shape
         q, k, v = (part.flatten(1, 2).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (q, k, v))
-        if x.device.type == "cpu" and k.shape[2] >= LONG:
-            seen = long_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)).view_as(q)
-        else:
-            seen = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(seen.transpose(1, 2).reshape(shape))
+        return self.proj(attention(q, k, v).transpose(1, 2).reshape(shape))
 
 
 def pool_2x2(x: Tensor) -> Tensor:

@@ -6,10 +6,9 @@ from collections.abc import Collection
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from napari_segany.models.layers.linear import Linear
-from napari_segany.models.layers.long_attention import long_attention
+from napari_segany.models.layers.long_attention import attention
 from napari_segany.models.layers.mlp import FeedForward
 from napari_segany.models.sam2.positions import rotate, rotations
 
@@ -26,12 +25,7 @@ class RotarySelfAttention(nn.Module):
         """Attend; `turn` as `rotations` makes it, (N, C / heads / 2)."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = rotate(q, turn), rotate(k, turn)
-        if x.device.type == "cpu" and x.dtype != torch.float32:
-            # Head by head, less than half of what the fused kernel takes in half precision.
-            seen = long_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)).view_as(q)
-        else:
-            seen = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(seen.transpose(1, 2).flatten(2))
+        return self.proj(attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class Block(nn.Module):
