@@ -74,8 +74,8 @@ def by_objects(counts: list[int]) -> Iterator[tuple[int, float, str]]:
         session.accept_labels(0, labels)
         for frame in range(3):
             session.embedding(frame)
-        seconds, _ = measured(lambda session=session: deque(session.propagate(direction="forward"), 0))
-        yield count, seconds / 2, f"{500 * seconds / count:.0f} ms an object"
+        seconds, grown = measured(lambda session=session: deque(session.propagate(direction="forward"), 0))
+        yield count, seconds / 2, f"{500 * seconds / count:.0f} ms an object, memory {grown:+.0f} MB"
 
 
 def by_planes(counts: list[int], folder: Path) -> Iterator[tuple[int, float, str]]:

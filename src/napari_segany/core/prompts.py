@@ -66,7 +66,7 @@ MASK_LOGIT = 10.0
 
 def mask_logits(mask: np.ndarray) -> np.ndarray:
     """Logits, float32, of a boolean mask whose every pixel is sure; any shape to the same."""
-    return np.where(mask, MASK_LOGIT, -MASK_LOGIT).astype(np.float32)
+    return np.where(mask, np.float32(MASK_LOGIT), np.float32(-MASK_LOGIT))
 
 
 def make_prompt(

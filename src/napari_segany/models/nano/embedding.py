@@ -15,8 +15,8 @@ from napari_segany.models.nano.network import WINDOW, Encoder
 
 #: Levels larger than this many pixels a side are encoded in tiles of it.
 TILE = 1024
-#: Windows encoded by themselves that are kept for the next click.
-RECENT_WINDOWS = 16
+#: Windows encoded by themselves that are kept for the next click, or for objects that are remembered after a look.
+RECENT_WINDOWS = 64
 #: Pixels around a tile that are encoded with it and thrown away.
 HALO = 128
 

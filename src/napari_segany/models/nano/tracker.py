@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,9 @@ PRIOR_WEIGHT, PRIOR_DEPTH = 4.0, 3.0
 MAX_GROWTH = 4.0
 #: Frames on which an object may be missing before it is given up.
 GAP = 3
+#: Objects that are answered together: their masks are held as whole planes, and the windows through which they are
+#: looked at are found again when they are remembered.
+TOGETHER = 32
 #: An object keeps its zoom level until its size is off by this factor.
 LEVEL_SLACK = 1.9
 
@@ -79,6 +82,12 @@ class NanoTracker:
     @torch.inference_mode()
     def condition(self, frame: int, embedding: NanoEmbedding, given: Mapping[int, Prompt]) -> dict[int, Candidates]:
         """Learn objects on a frame; see `Tracker.condition`."""
+        answers: dict[int, Candidates] = {}
+        for part in _parts(list(given)):
+            answers.update(self._condition(frame, embedding, {i: given[i] for i in part}))
+        return answers
+
+    def _condition(self, frame: int, embedding: NanoEmbedding, given: Mapping[int, Prompt]) -> dict[int, Candidates]:
         answers = dict(zip(given, self.model.predict(embedding, list(given.values())), strict=True))
         masks = {}
         for object_id, answer in answers.items():
@@ -121,6 +130,14 @@ class NanoTracker:
         An object is looked for where it was last, with that frame and the
         nearest one it was given on in memory.
         """
+        found: dict[int, Candidates] = {}
+        for part in _parts(list(objects)):
+            found.update(self._follow(frame, embedding, part, backward))
+        return found
+
+    def _follow(
+        self, frame: int, embedding: NanoEmbedding, objects: Sequence[int], backward: bool
+    ) -> dict[int, Candidates]:
         recalled = {i: self._recall(i, frame, backward) for i in objects}
         prompts, views, memories = {}, {}, {}
         for object_id, known in recalled.items():
@@ -207,6 +224,11 @@ class NanoTracker:
         return {
             i: Memory(box, masks[i][box[0] : box[2], box[1] : box[3]], views[i], tokens[i]) for i, box in boxes.items()
         }
+
+
+def _parts(objects: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(objects), TOGETHER):
+        yield objects[start : start + TOGETHER]
 
 
 def _as_prompt(mask: np.ndarray) -> Prompt:
