@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import torch
@@ -43,11 +44,13 @@ def random_model() -> Sam2VideoModel:
     return model
 
 
+@cache
 def memories(objects: int) -> torch.Tensor:
     """(objects, MEMORY_SLOTS, CELLS, 64): prompted frame first, then the six before now."""
     return torch.randn(objects, MEMORY_SLOTS, CELLS, 64, generator=torch.Generator().manual_seed(1)).bfloat16()
 
 
+@cache
 def pointers(objects: int) -> torch.Tensor:
     return torch.randn(objects, MEMORY_SLOTS, 256, generator=torch.Generator().manual_seed(2))
 
@@ -80,16 +83,24 @@ def our_tracker(model: Sam2Model, objects: int) -> Sam2Tracker:
     return tracker
 
 
-def our_frame(model: Sam2Model, pixels: torch.Tensor, objects: int) -> np.ndarray:
+def our_frame(model: Sam2Model, tracker: Sam2Tracker, pixels: torch.Tensor, objects: int) -> np.ndarray:
     """Encode a frame and find all objects on it; (objects, H/4, W/4) logits."""
-    tracker = our_tracker(model, objects)
     embedding = Sam2Embedding((SIDE, SIDE), model.name, *model.network.encode(pixels.to(model.dtype)))
     found = tracker.follow(NOW, embedding, range(1, objects + 1))
     return np.stack([found[i].logits[0] for i in range(1, objects + 1)])
 
 
-def their_frame(model: Sam2VideoModel, video: torch.Tensor, objects: int) -> np.ndarray:
-    session = their_session(model, video, objects)
+def our_frames(models: dict[str, Sam2Model], pixels: torch.Tensor, objects: int) -> dict[str, Callable[[], np.ndarray]]:
+    """The frame in each precision, with memories that are there before."""
+
+    def frame(model: Sam2Model) -> Callable[[], np.ndarray]:
+        tracker = our_tracker(model, objects)
+        return lambda: our_frame(model, tracker, pixels, objects)
+
+    return {name: frame(model) for name, model in models.items()}
+
+
+def their_frame(model: Sam2VideoModel, session: Sam2VideoInferenceSession) -> np.ndarray:
     return model(session, frame_idx=NOW).pred_masks[:, 0].float().numpy()
 
 
@@ -138,14 +149,15 @@ def main() -> None:
     listed = ", ".join(f"{name} {peak:.0f}" for name, peak in peaks.items())
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, peaks of a thread: {listed} GFLOP/s")
     for objects in args.objects:
+        session = their_session(theirs, video, objects)
+        frames = {"transformers": lambda session=session: their_frame(theirs, session)} | our_frames(
+            models, pixels, objects
+        )
         answers: dict[str, np.ndarray] = {}
-
-        def run(name: str, count: int = objects, into: dict[str, np.ndarray] = answers) -> None:
-            into[name] = (
-                their_frame(theirs, video, count) if name == "transformers" else our_frame(models[name], pixels, count)
-            )
-
-        took = {name: seconds(lambda name=name: run(name)) for name in ("transformers", *models)}  # type: ignore[misc]
+        took = {
+            name: seconds(lambda name=name, frame=frame: answers.update({name: frame()}))  # type: ignore[misc]
+            for name, frame in frames.items()
+        }
         error = np.abs(answers["float32"] - answers["transformers"]).max() / np.abs(answers["transformers"]).max()
         single, half = answers["float32"] > 0, answers["bfloat16"] > 0
         iou = (single & half).sum() / (single | half).sum()
@@ -157,8 +169,8 @@ def main() -> None:
             flush=True,
         )
     for objects in args.ours_only:
-        for name, model in models.items():
-            print(f"{objects:3} objects: ours {name} {seconds(lambda m=model: our_frame(m, pixels, objects)):.1f} s")
+        for name, frame in our_frames(models, pixels, objects).items():
+            print(f"{objects:3} objects: ours {name} {seconds(frame):.1f} s", flush=True)
     print(f"stages, {args.stages} objects")
     calls = {name: stages(model, pixels, args.stages) for name, model in models.items()}
     work = {stage: products(call) for stage, call in calls["bfloat16"].items()}
