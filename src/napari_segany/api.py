@@ -245,7 +245,7 @@ def everything(
     model: ModelLike | None = None,
     settings: EverythingSettings | None = None,
     intensity: IntensityRange | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], bool | None] | None = None,
     detector: ModelLike | None = None,
     text: str | None = None,
     region: Sequence[float] | None = None,
@@ -262,7 +262,8 @@ def everything(
     settings : EverythingSettings, optional
         Given, they ask for a grid of clicks; else the model's own way is taken.
     progress : callable, optional
-        Called with (prompts answered, prompts in all), or (tiles done, tiles in all).
+        Called with (prompts answered, prompts in all), or (tiles done, tiles in all). False ends the search with what
+        was found until then.
     detector : model, name or path, optional
         Its boxes are prompted instead of a grid, which is many times faster: "nano", or SAM 3 with a phrase.
     text : str, optional
@@ -307,7 +308,7 @@ def find(
     model: ModelLike | None = None,
     settings: FindSettings | None = None,
     intensity: IntensityRange | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], bool | None] | None = None,
     region: Sequence[float] | None = None,
 ) -> Instances:
     """Find every object of a concept.
@@ -331,7 +332,8 @@ def find(
     intensity : IntensityRange, optional
         Used when `image` is an array.
     progress : callable, optional
-        Called with (tiles done, tiles in all) where there are tiles.
+        Called with (tiles done, tiles in all) where there are tiles. False ends the search with what was found until
+        then.
     region : (y0, x0, y1, x1), optional
         Look only there; see `everything`. Examples may lie anywhere.
 

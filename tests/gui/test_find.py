@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,32 @@ def test_only_what_is_seen_is_looked_at(open_bench: Any, seen: Seen, warnings_sh
     camera.center = (0.0, 900.0, 900.0)
     concepts.run.click()
     assert any("Nothing of the image is on the canvas" in sentence for sentence in warnings_shown)
+
+
+def test_a_search_of_many_tiles_tells_how_far_it_is_and_can_be_stopped(
+    open_bench: Any, seen: Seen, monkeypatch: Any
+) -> None:
+    image = np.zeros((1100, 1100), dtype=np.uint8)
+    image[:40, :60] = image[-40:, -60:] = islands()
+    bench, go_on = open_bench(image), threading.Event()
+    concepts, once = bench.widget.concepts, Seen.find
+    looked: list[Any] = []
+
+    def waiting(*args: Any) -> Instances:
+        looked.append(go_on.wait(10) if looked else None)
+        return once(seen, *args)
+
+    monkeypatch.setattr(seen, "find", waiting)
+    assert not concepts.stop.isEnabled()
+    concepts.text.setEditText("island")
+    concepts.run.click()
+    bench.qtbot.waitUntil(lambda: concepts.head.text() == "Find: 1 of 4 tiles")
+    concepts.stop.click()
+    go_on.set()
+    bench.settle()
+    # The tile in hand was finished, the two others were not begun.
+    assert len(looked) == 2 and concepts.head.text() == "Find: 2 objects" and not concepts.stop.isEnabled()
+    assert not np.squeeze(bench.viewer.layers["Found"].data)[-40:, -60:].any()
 
 
 def test_nothing_to_look_for_is_one_sentence(open_bench: Any, seen: Seen, warnings_shown: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from napari_segany.gui.found import FoundLayers, Kind
 from napari_segany.gui.open_stack import OpenStack
 from napari_segany.gui.stack_view import StackView
 from napari_segany.session.concept_session import ConceptSession
+from napari_segany.session.tiling import Progress
 
 if TYPE_CHECKING:
     from napari_segany.gui.controller import Controller
@@ -61,6 +63,7 @@ class FindActions:
         self.threshold, self.only_seen = FindSettings().threshold, False
         self.result: Result | None = None
         self.current = 0
+        self._stopped = Event()
 
     def draw(self, kind: Kind) -> None:
         """Take the rectangle tool in hand for examples, or for counter-examples."""
@@ -75,8 +78,8 @@ class FindActions:
         view, frame, shown, others = asked
         settings = FindSettings(threshold=LOWEST_SCORE)
 
-        def look(session: ConceptSession, region: Box | None) -> Instances:
-            return session.find(text.strip() or None, shown, others, frame, settings, region)
+        def look(session: ConceptSession, region: Box | None, progress: Progress) -> Instances:
+            return session.find(text.strip() or None, shown, others, frame, settings, region, progress)
 
         self._search(view, frame, look, "Searching…")
 
@@ -100,16 +103,22 @@ class FindActions:
         if view is None or controller.location is None:
             return
         frame, settings = controller.location.frame(view), FindSettings(threshold=LOWEST_SCORE)
-        self._search(
-            view, frame, lambda session, region: session.propose(frame, settings, region), "Searching the rest…"
-        )
+
+        def look(session: ConceptSession, region: Box | None, progress: Progress) -> Instances:
+            return session.propose(frame, settings, region, progress)
+
+        self._search(view, frame, look, "Searching the rest…")
 
     def choose_only_seen(self, only_seen: bool) -> None:
         """Look only where the canvas shows the plane from now on, or everywhere on it."""
         self.only_seen = only_seen
 
+    def stop(self) -> None:
+        """End the search after the tile in hand, with what was found until then."""
+        self._stopped.set()
+
     def _search(
-        self, view: StackView, frame: int, look: Callable[[ConceptSession, Box | None], Instances], busy: str
+        self, view: StackView, frame: int, look: Callable[[ConceptSession, Box | None, Progress], Instances], busy: str
     ) -> None:
         """Look in the region that is seen, or everywhere when that is what is wanted, and show what is found."""
         controller, region = self._controller, None
@@ -120,9 +129,15 @@ class FindActions:
                 show_warning("Nothing of the image is on the canvas; move the view over it.")
                 return
 
+        self._stopped = stopped = Event()
+
+        def progress(done: int, total: int) -> bool:
+            controller.search_progressed.emit(done, total)
+            return not stopped.is_set()
+
         def ask(stack: OpenStack) -> None:
             controller.jobs.submit(
-                partial(look, stack.session, region), partial(self._on_found, stack, view, frame), busy
+                partial(look, stack.session, region, progress), partial(self._on_found, stack, view, frame), busy
             )
 
         controller.with_stack(ask)

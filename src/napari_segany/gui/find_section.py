@@ -60,6 +60,8 @@ class FindSection(Section):
         self.rest = button("The rest", "Suggest what is not in the labels yet, after the objects that are.")
         self.only_seen = QCheckBox("only what is seen")
         self.only_seen.setToolTip("Find, and The rest, look only at the part of the plane that is on the canvas.")
+        self.stop = button("Stop", "End the search of a large plane, and show what was found until then.")
+        self.stop.setEnabled(False)
         self.accept_one = button("Yes", "Accept the yellow object and look at the next.", "accept_suggestion")
         self.reject_one = button("No", "Drop the yellow object and look at the next.", "reject_suggestion")
         grid = QGridLayout(self.body)
@@ -71,7 +73,8 @@ class FindSection(Section):
         for row, widgets in enumerate(rows):
             for column, widget in enumerate(widgets):
                 grid.addWidget(widget, row, column)
-        grid.addWidget(self.only_seen, 3, 0, 1, 3)
+        grid.addWidget(self.only_seen, 3, 0, 1, 2)
+        grid.addWidget(self.stop, 3, 2)
         grid.addWidget(QLabel("Score from"), 4, 0)
         grid.addWidget(self.threshold, 4, 1, 1, 2)
         grid.addWidget(self.table, 5, 0, 1, 3)
@@ -90,6 +93,11 @@ class FindSection(Section):
         self.text.addItems(list(words) or SUGGESTIONS)
         self.text.setEditText(typed)
 
+    def show_progress(self, done: int, total: int) -> None:
+        """Tell how many tiles of the plane were searched."""
+        self.stop.setEnabled(done < total)
+        self.set_title(f"Find: {done} of {total} tiles")
+
     def show_found(self, found: Instances | None) -> None:
         """List objects, the best first."""
         count = 0 if found is None else min(len(found), MOST_ROWS)
@@ -99,4 +107,5 @@ class FindSection(Section):
             values = (str(row + 1), f"{found.scores[row]:.2f}", str(int(np.count_nonzero(found.patches[row]))))
             for column, value in enumerate(values):
                 self.table.setItem(row, column, QTableWidgetItem(value))
+        self.stop.setEnabled(False)
         self.set_title("Find" if found is None else f"Find: {len(found)} objects")

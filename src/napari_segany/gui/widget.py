@@ -148,6 +148,7 @@ class SegmentWidget(QWidget):
             propagate.update_labels: stack.update,
             propagate.uncertain: stack.most_uncertain,
             find.rest: concepts.propose,
+            find.stop: concepts.stop,
             find.accept_one: concepts.accept_current,
             find.reject_one: concepts.reject_current,
             self.tracks.check: controller.tracks.check,
@@ -177,6 +178,7 @@ class SegmentWidget(QWidget):
         controller.sign_changed.connect(self.prompts.show_sign)
         controller.view_changed.connect(self._show_view)
         controller.found_changed.connect(self._show_found)
+        controller.search_progressed.connect(self.concepts.show_progress)
         controller.words_changed.connect(self.concepts.offer_words)
         controller.output_changed.connect(lambda: self.images.output.choose(controller.output.layer))
         controller.propagation.running_changed.connect(self.propagate.show_running)

@@ -21,7 +21,7 @@ from napari_segany.session.finding import FindSearch, concept_model, find
 from napari_segany.session.history import LabelEdit, Step
 from napari_segany.session.propagation import Visit
 from napari_segany.session.published_tracking import PublishedRun
-from napari_segany.session.tiling import Search, search
+from napari_segany.session.tiling import Progress, Search, search
 from napari_segany.session.track_session import TrackSession
 
 #: Objects shown as examples at most, when more of the same are to be suggested.
@@ -41,12 +41,13 @@ class ConceptSession(TrackSession):
         frame: int = 0,
         settings: FindSettings | None = None,
         region: Sequence[float] | None = None,
+        progress: Progress | None = None,
     ) -> Instances:
         """Find every object of a concept on one frame; labels change only by `accept_found`.
 
         Parameters
         ----------
-        text, exemplars, negatives, settings, region
+        text, exemplars, negatives, settings, region, progress
             See `napari_segany.find`.
         frame : int
 
@@ -60,10 +61,14 @@ class ConceptSession(TrackSession):
         tiled = place is not None or max(self._frame_shape) > settings.tile
         image = self.frames.plane(self._check_frame(frame)) if tiled else self.embedding(frame)
         intensity = self.frames.intensity
-        return find(self.model, image, checked_text(text), shown, others, settings, intensity, region=place)
+        return find(self.model, image, checked_text(text), shown, others, settings, intensity, progress, place)
 
     def propose(
-        self, frame: int, settings: FindSettings | None = None, region: Sequence[float] | None = None
+        self,
+        frame: int,
+        settings: FindSettings | None = None,
+        region: Sequence[float] | None = None,
+        progress: Progress | None = None,
     ) -> Instances:
         """Suggest the objects of a frame that are not in its labels; labels change only by `accept_found`.
 
@@ -76,6 +81,8 @@ class ConceptSession(TrackSession):
         settings : FindSettings, optional
         region : (y0, x0, y1, x1), optional
             Look only there.
+        progress : callable, optional
+            See `napari_segany.find`.
 
         Returns
         -------
@@ -85,12 +92,12 @@ class ConceptSession(TrackSession):
         settings = settings or FindSettings()
         labels, shown = self.store.read(self._check_frame(frame)), self._nearest_confirmed(frame)
         if shown is None or not isinstance(self.model, ConceptModel):
-            found = self._everything(frame, self._place(region))
+            found = self._everything(frame, self._place(region), progress)
         elif shown == frame:
-            found = self.find(None, self._boxes_of(shown), None, frame, settings, region)
+            found = self.find(None, self._boxes_of(shown), None, frame, settings, region, progress)
         elif region is not None or max(self._frame_shape) > settings.tile:
             what = FindSearch(None, self._boxes_of(shown), np.zeros((0, 4)), settings)
-            found = self._search(frame, what, self._place(region), shown)
+            found = self._search(frame, what, self._place(region), shown, progress)
         else:
             examples = Examples(self.embedding(shown), self._boxes_of(shown), np.zeros((0, 4)))
             found = self.model.find(self.embedding(frame), self.model.describe(None, [examples]), settings)
@@ -102,16 +109,16 @@ class ConceptSession(TrackSession):
         ]
         return found.take(new)
 
-    def _everything(self, frame: int, region: Box | None) -> Instances:
+    def _everything(self, frame: int, region: Box | None, progress: Progress | None) -> Instances:
         what = EverythingSearch()
         if region is not None or max(self._frame_shape) > what.sides(self.model)[0]:
-            return self._search(frame, what, region, frame)
+            return self._search(frame, what, region, frame, progress)
         return everything(self.model, self.embedding(frame))
 
-    def _search(self, frame: int, what: Search, region: Box | None, shown: int) -> Instances:
+    def _search(self, frame: int, what: Search, region: Box | None, shown: int, progress: Progress | None) -> Instances:
         """Look at a frame tile by tile, by examples on the frame `shown`."""
         plane, examples = self.frames.plane(frame), self.frames.plane(shown)
-        return search(self.model, plane, what, self.frames.intensity, region=region, shown=examples)
+        return search(self.model, plane, what, self.frames.intensity, progress, region, examples)
 
     def _nearest_confirmed(self, frame: int) -> int | None:
         """Frame nearest to `frame` on which something is confirmed, itself included."""

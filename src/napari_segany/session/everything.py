@@ -66,7 +66,7 @@ def everything(
     model: ImageModel,
     embedding: Embedding,
     settings: EverythingSettings | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], bool | None] | None = None,
     boxes: np.ndarray | None = None,
 ) -> Instances:
     """Segment every object of an image.
@@ -83,7 +83,7 @@ def everything(
         With them a grid of clicks is used. Without, a model that proposes
         boxes is asked for them, and others get a grid with SAM's numbers.
     progress : callable, optional
-        Called with (prompts answered, prompts in all).
+        Called with (prompts answered, prompts in all); False ends the search with what was found until then.
     boxes : (N, 4), optional
         Where objects are, as another model sees it; they take the place of the
         grid (MobileSAMv2, Zhang et al. 2023).
@@ -106,8 +106,8 @@ def everything(
             for index in map(int, np.flatnonzero(settings.accepts(candidates))):
                 found.append(candidates.patch(index))
                 scores.append(float(candidates.scores[index]))
-        if progress is not None:
-            progress(min(start + BATCH, len(prompts)), len(prompts))
+        if progress is not None and progress(min(start + BATCH, len(prompts)), len(prompts)) is False:
+            break
     return _merge(embedding.image_shape, found, np.array(scores), settings)
 
 
@@ -137,7 +137,7 @@ class EverythingSearch:
         model: ImageModel,
         image: Any,
         intensity: IntensityRange | None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Callable[[int, int], bool | None] | None = None,
     ) -> Callable[[np.ndarray], Instances]:
         """Nothing to prepare."""
 

@@ -18,7 +18,7 @@ from napari_segany.session.stitching import Piece
 #: Longest side of the thinned-out image from which the intensities of a large one are estimated.
 SAMPLE = 2048
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int], bool | None]
 
 
 class Search(Protocol):
@@ -58,7 +58,7 @@ def search(
     intensity : IntensityRange, optional
         Estimated from the image when absent.
     progress : callable, optional
-        Called with (tiles done, tiles in all).
+        Called with (tiles done, tiles in all); False ends the search with what was found until then.
     region : (y0, x0, y1, x1), optional
         The part of the image to look at; the objects are those of the part cut out, placed in the whole.
     shown : (H, W[, C]) array-like, optional
@@ -74,8 +74,8 @@ def search(
     pixels: Ahead[Box, np.ndarray] = Ahead(lambda window: cut(image, within(region, window)))
     for number, (window, later) in enumerate(with_next(windows)):
         pieces += pieces_of(number, window, look(pixels(window, later)))
-        if progress is not None:
-            progress(number + 1, len(windows))
+        if progress is not None and progress(number + 1, len(windows)) is False:
+            break
     return what.join(model, extent, pieces, windows).placed(shape, region[:2])
 
 
