@@ -136,6 +136,8 @@ def test_foreign_folders_are_refused(tmp_path: Path) -> None:
         EmbeddingStore(tmp_path)
     with pytest.raises(StorageError, match="not a folder of embeddings"):
         EmbeddingStore(tmp_path / "notes.txt")
+    with pytest.raises(StorageError, match="cannot be used"):
+        EmbeddingStore(tmp_path / ("x" * 300))
 
 
 def test_a_full_disk_is_said_once_and_work_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

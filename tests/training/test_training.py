@@ -170,6 +170,14 @@ def test_the_judge_learns_from_answers_that_stay() -> None:
     assert torch.equal(network.decoder.to_weights.weight, before)
 
 
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    from napari_segany.core.errors import StorageError
+    from napari_segany.training import train_nano
+
+    with pytest.raises(StorageError, match="the same command goes on"):
+        train_nano(None, tmp_path / ("x" * 300), minutes=0.01)
+
+
 def test_numbers_of_a_training_come_from_a_file(tmp_path: Path) -> None:
     from napari_segany.training.run import TrainingConfig
 

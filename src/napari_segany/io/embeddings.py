@@ -19,6 +19,7 @@ import numpy as np
 
 from napari_segany.core.errors import StorageError
 from napari_segany.core.intensity import IntensityRange
+from napari_segany.core.paths import exists
 from napari_segany.core.protocols import Embedding, ImageModel, StorableModel
 
 #: Bytes kept unless another limit is chosen.
@@ -58,8 +59,8 @@ class EmbeddingStore:
         import zarr
 
         self.folder, self.limit = Path(folder), limit
-        if self.folder.exists() and not (
-            self.folder.is_dir() and ((self.folder / "zarr.json").exists() or not any(self.folder.iterdir()))
+        if exists(self.folder) and not (
+            self.folder.is_dir() and (exists(self.folder / "zarr.json") or not any(self.folder.iterdir()))
         ):
             raise StorageError(f"{self.folder} is not a folder of embeddings; choose an empty or a new one.")
         try:

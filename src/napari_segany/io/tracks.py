@@ -13,6 +13,7 @@ import numpy as np
 
 from napari_segany.core.errors import InvalidLabelsError, StorageError, UnsupportedError
 from napari_segany.core.lineage import Lineage, trace
+from napari_segany.core.paths import exists
 from napari_segany.core.state import Key
 from napari_segany.io.label_checks import check_label_dtype
 from napari_segany.io.labels import check_writable
@@ -58,8 +59,8 @@ def open_tracked(path: Path) -> TrackedLabels:
         The array holds no integers.
     StorageError
     """
-    state = load_state(path) if (path / "segany" / "session.json").exists() else None
-    if (path / "labels" / DEFAULT_NAME).is_dir():
+    state = load_state(path) if exists(path / "segany" / "session.json") else None
+    if exists(path / "labels" / DEFAULT_NAME):
         path = path / "labels" / DEFAULT_NAME
     source = open_source(path)
     check_label_dtype(np.dtype(source.array.dtype))
@@ -238,7 +239,7 @@ def write_geff(
 def _write_folder(folder: Path, write: Callable[[Path], None]) -> None:
     """Let `write` make a folder that is there either whole or not at all."""
     check_writable(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if exists(folder) and (not folder.is_dir() or any(folder.iterdir())):
         raise StorageError(f"{folder} exists already and is not empty; choose another output.")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)

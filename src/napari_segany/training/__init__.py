@@ -49,7 +49,13 @@ def train_nano(
     Returns
     -------
     path of the weight file, which `load_model` opens
+
+    Raises
+    ------
+    StorageError
+        `out` cannot be written, or the disk is full.
     """
+    from napari_segany.core.errors import StorageError
     from napari_segany.models.nano.weights import save_weights
     from napari_segany.training.judge import train_judge
     from napari_segany.training.run import TrainingConfig, train
@@ -58,8 +64,14 @@ def train_nano(
     numbers = TrainingConfig() if config is None else TrainingConfig.read(config)
     if minutes is not None:
         numbers = replace(numbers, minutes=minutes)
-    network = train(data, out, numbers, start, progress).cpu()
-    train_words(data, network, numbers.word_crops, seed=numbers.seed, progress=progress)
-    train_judge(data, network, numbers.judge_images, seed=numbers.seed, progress=progress)
-    save_weights(network, out / "nano.safetensors")
+    try:
+        network = train(data, out, numbers, start, progress).cpu()
+        train_words(data, network, numbers.word_crops, seed=numbers.seed, progress=progress)
+        train_judge(data, network, numbers.judge_images, seed=numbers.seed, progress=progress)
+        save_weights(network, out / "nano.safetensors")
+    except OSError as error:
+        reason = error.strerror or error
+        raise StorageError(
+            f"{out} cannot be written: {reason}. What was saved there stays; mend that, and the same command goes on."
+        ) from error
     return out / "nano.safetensors"
