@@ -23,10 +23,11 @@ def what_is_there_is_not_searched_for_garbage() -> None:
 
 
 @pytest.fixture(autouse=True)
-def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache folder in place of the person's."""
-    monkeypatch.setenv("SEGANY_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("SEGANY_CACHE", str(folder))
+    return folder
 
 
 @pytest.fixture
