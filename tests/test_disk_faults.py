@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -164,21 +165,21 @@ def test_a_slow_disk_keeps_nobody_from_looking(session: api.Session, disk: Disk)
 
 
 @pytest.fixture
-def as_nobody(tmp_path: Path) -> Iterator[None]:
-    """The superuser may write anywhere: step down, in a folder that is nobody's."""
+def nobodys() -> Iterator[Path]:
+    """A folder of nobody's; the superuser, who may write anywhere, steps down."""
     superuser = os.geteuid() == 0
-    if superuser:
-        for folder in (tmp_path, *list(tmp_path.parents)[:2]):
-            folder.chmod(0o777)
-        os.seteuid(65534)
-    yield
-    if superuser:
-        os.seteuid(0)
+    with tempfile.TemporaryDirectory() as folder:
+        if superuser:
+            Path(folder).chmod(0o777)
+            os.seteuid(65534)
+        yield Path(folder)
+        if superuser:
+            os.seteuid(0)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="rights of files are those of POSIX")
-def test_rights_that_are_taken_away_and_given_back(as_nobody: None, tmp_path: Path) -> None:
-    path = tmp_path / "work.zarr"
+def test_rights_that_are_taken_away_and_given_back(nobodys: Path) -> None:
+    path = nobodys / "work.zarr"
     session = api.Session(STACK, model=DiscModel(), labels=path)
     session.accept(1, 0, mask=at(10, 10))
     planes, state = path / "labels" / "segany" / "0" / "c", path / "segany"

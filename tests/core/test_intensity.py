@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -73,6 +73,8 @@ def test_complex_numbers_are_refused() -> None:
 
 
 @given(hnp.arrays(np.float64, (6, 6), elements=st.floats(allow_nan=True, allow_infinity=True)))
+@example(np.where(np.eye(6) > 0, 1.8e307, -1.62e308))
+@example(np.where(np.arange(36).reshape(6, 6) > 0, -1.615e308, 1.8e307))
 def test_brighter_pixels_never_become_darker(image: np.ndarray) -> None:
     finite = np.nan_to_num(image, nan=-np.inf).ravel()
     gray = to_rgb(image)[..., 0].ravel()

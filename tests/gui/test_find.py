@@ -14,6 +14,7 @@ from scipy import ndimage
 from napari_segany import api
 from napari_segany.core.errors import InvalidPromptError
 from napari_segany.core.instances import Instances
+from napari_segany.gui import controller
 from tests.session.test_finding import Islands
 
 
@@ -110,7 +111,11 @@ def test_examples_are_drawn_on_layers_of_their_own(open_bench: Any, seen: Seen) 
     assert len(seen.shown[0].boxes) == 0
 
 
-def test_only_what_is_seen_is_looked_at(open_bench: Any, seen: Seen, warnings_shown: list[str], tmp_path: Any) -> None:
+def test_only_what_is_seen_is_looked_at(
+    open_bench: Any, seen: Seen, warnings_shown: list[str], tmp_path: Any, monkeypatch: Any
+) -> None:
+    # The plane would be encoded as a whole, for clicks, when the view rests on it.
+    monkeypatch.setattr(controller, "PREFETCH_DELAY", 1_000_000)
     # Three islands a cell of 100 pixels, nine cells; the canvas shows the one in the middle, turned round.
     stack = np.zeros((2, 300, 300), dtype=np.uint8)
     for y in range(0, 300, 100):

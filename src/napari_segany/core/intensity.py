@@ -103,9 +103,10 @@ def _percentile_pair(values: np.ndarray, percentiles: tuple[float, float]) -> tu
     flat = flat[np.isfinite(flat)]
     if flat.size == 0:
         return 0.0, 0.0
-    low, high = np.percentile(flat, percentiles)
-    if low == high:
-        # A few bright objects on an even ground can hide above the percentile.
+    with np.errstate(over="ignore"):
+        low, high = np.percentile(flat, percentiles)
+    if low == high or not np.isfinite([low, high]).all():
+        # A few bright objects on an even ground can hide above the percentile, and differences of doubles overflow.
         low, high = flat.min(), flat.max()
     return float(low), float(high)
 
@@ -141,7 +142,8 @@ def to_rgb(image: np.ndarray, intensity: IntensityRange | None = None) -> np.nda
         raise InvalidImageError(
             f"The intensity range has {low.size} channels and the image has {count}; give one range or {count}."
         )
-    span = np.where(high > low, high - low, np.inf)
+    with np.errstate(over="ignore"):
+        span = np.where(high > low, high - low, np.inf)
     # Wide integers and doubles far from zero have contrast that single precision would lose.
     exact = np.result_type(image.dtype, np.float32)
     with np.errstate(invalid="ignore", over="ignore"):
