@@ -80,3 +80,12 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def test_loading_the_model_that_ships_leaves_the_compiler_of_torch_alone() -> None:
+    code = (
+        "import sys; from napari_segany.models import registry; registry.load_model('nano'); "
+        "print([m for m in ('torch._dynamo', 'torch._inductor', 'triton') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

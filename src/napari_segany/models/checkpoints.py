@@ -9,9 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from napari_segany.core.errors import CheckpointError, first_line
 from napari_segany.core.paths import exists
@@ -214,6 +216,20 @@ def recognise(state: State, layouts: list[Layout], what: str) -> tuple[Layout, s
     raise CheckpointError(f"{what} is of an unknown kind: its keys begin with {first}; known families are {known}.")
 
 
+class Undrawn(TorchFunctionMode):
+    """Lets networks on the meta device be made without drawing their first weights.
+
+    There is nothing to fill there, yet PyTorch would load its whole compiler to
+    draw: a second, and with CUDA a library (Triton) that crashes beside Mesa's.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func == Tensor.normal_ or getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return (torch.empty if func == torch.randn else func)(*args, **kwargs)
+
+
 def build(state: State, layout: Layout, size: str, what: str) -> nn.Module:
     """Build the network of a state, strictly: every key, every shape, only finite numbers.
 
@@ -222,7 +238,7 @@ def build(state: State, layout: Layout, size: str, what: str) -> nn.Module:
     CheckpointError
         Keys are missing or left over, a shape differs, or a number is not finite.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), Undrawn():
         network = layout.build(size)
     expected = network.state_dict()
     try:

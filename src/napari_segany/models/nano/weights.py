@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from napari_segany.core.durable import replacing
 from napari_segany.core.errors import CheckpointError, first_line
-from napari_segany.models.checkpoints import Layout, State, build
+from napari_segany.models.checkpoints import Layout, State, Undrawn, build
 from napari_segany.models.nano.network import Nano, NanoConfig
 from napari_segany.models.nano.predictor import NanoModel
 
@@ -84,6 +84,6 @@ def _config(numbers: Mapping[str, Any]) -> NanoConfig:
     stated = [n for value in astuple(config) for n in (value if isinstance(value, tuple) else (value,))]
     if not all(type(n) is int and 1 <= n <= LARGEST for n in stated):
         raise ValueError(f"the numbers of a network lie between 1 and {LARGEST}")
-    with torch.device("meta"):
+    with torch.device("meta"), Undrawn():
         Nano(config)
     return config
