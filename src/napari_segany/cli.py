@@ -204,12 +204,13 @@ def everything(
         raise InvalidPromptError("Only a detector looks for words: give --detector, or use segany find.")
     settings = None if points_per_side is None else EverythingSettings(points_per_side=points_per_side)
     frames = _stack(image, axis, axes, at)
+    # Workers load it by its name.
+    guide = detector if detector is None or scheduler is not None else api.load_model(detector, device)
     if len(frames) > 1 or level != "0" or scheduler is not None:
-        what: dict[str, Any] = {"settings": settings, "text": text}
-        if detector is not None:
-            what["detector"] = api.load_model(detector, device) if scheduler is None else detector
-        where = {"axis": _axis(axis), "axes": axes, "index": _index(at), "region": _region(region)}
-        _label(image, output, where, model, device, level, resume, scheduler, resource, as_json, **what)
+        what: dict[str, Any] = {"settings": settings, "text": text, "detector": guide}
+        _label(
+            image, output, axis, axes, at, region, model, device, level, resume, scheduler, resource, as_json, **what
+        )
         return
     found = api.everything(
         frames.plane(0),
@@ -217,7 +218,7 @@ def everything(
         settings,
         frames.intensity,
         _progress("done:"),
-        None if detector is None else api.load_model(detector, device),
+        guide,
         text,
         _region(region),
     )
@@ -250,9 +251,10 @@ def find(
     settings = FindSettings(threshold=threshold)
     frames = _stack(image, axis, axes, at)
     if len(frames) > 1 or level != "0" or scheduler is not None:
-        where = {"axis": _axis(axis), "axes": axes, "index": _index(at), "region": _region(region)}
         what = {"text": text, "exemplars": shown, "negatives": others, "frame": frame, "settings": settings}
-        _label(image, output, where, model, device, level, resume, scheduler, resource, as_json, **what)
+        _label(
+            image, output, axis, axes, at, region, model, device, level, resume, scheduler, resource, as_json, **what
+        )
         return
     found = api.find(
         frames.plane(0),
@@ -273,7 +275,10 @@ def find(
 def _label(
     image: Path,
     output: Path | None,
-    where: dict[str, Any],
+    axis: str,
+    axes: str | None,
+    at: list[str] | None,
+    region: str | None,
     model: str,
     device: str,
     level: str,
@@ -297,7 +302,10 @@ def _label(
         scheduler=scheduler,
         resources=_resources(resource),
         progress=_progress("planes done:"),
-        **where,
+        axis=_axis(axis),
+        axes=axes,
+        index=_index(at),
+        region=_region(region),
         **what,
     )
     damaged = [one for one in done if one.damage]
