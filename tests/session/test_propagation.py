@@ -140,6 +140,20 @@ def test_overlaps_go_to_the_larger_logit_not_the_higher_id(session: Session) -> 
     assert (session.labels[0] == 2).sum() == 75
 
 
+def test_where_both_ways_carry_objects_to_the_same_pixels_the_one_known_nearer_has_them(session: Session) -> None:
+    session.prompt(1, 0, box=(5, 5, 15, 15))
+    session.prompt(2, 5, box=(10, 10, 20, 20))
+    run(session)
+    # The way forward came to all of these frames first, with object 1.
+    owners = [session.labels[frame][12, 12] for frame in range(1, 5)]
+    assert owners == [1, 1, 2, 2]
+    # Labels of an object that is not of the run are kept.
+    before = session.labels.copy()
+    session.prompt(3, 2, box=(10, 10, 20, 20))
+    run(session, objects=[3])
+    np.testing.assert_array_equal(session.labels[before > 0], before[before > 0])
+
+
 def test_a_cancelled_run_can_go_on(session: Session) -> None:
     session.prompt(1, 2, points=[(20, 25)])
     running = session.propagate()

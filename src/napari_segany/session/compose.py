@@ -9,7 +9,12 @@ import numpy as np
 from napari_segany.session.carried import Carried
 
 
-def compose(before: np.ndarray, found: Mapping[int, Carried], replaced: Collection[int]) -> np.ndarray:
+def compose(
+    before: np.ndarray,
+    found: Mapping[int, Carried],
+    replaced: Collection[int],
+    yielding: Mapping[int, Collection[int]] | None = None,
+) -> np.ndarray:
     """Write objects into a frame of labels.
 
     Parameters
@@ -20,6 +25,8 @@ def compose(before: np.ndarray, found: Mapping[int, Carried], replaced: Collecti
     replaced : object ids
         Their old pixels on this frame go first. All other objects are kept
         where they are, and win over new masks.
+    yielding : object id -> object ids, optional
+        The others that a new mask wins over all the same.
 
     Returns
     -------
@@ -29,11 +36,13 @@ def compose(before: np.ndarray, found: Mapping[int, Carried], replaced: Collecti
     labels = before.copy()
     labels[np.isin(labels, list(replaced))] = 0
     taken = labels != 0
+    yielding = yielding or {}
     strongest = np.zeros(labels.shape, dtype=np.float32)
     for object_id, carried in sorted(found.items()):
         y0, x0, y1, x1 = carried.box
         window = slice(y0, y1), slice(x0, x1)
-        wins = (carried.logits > strongest[window]) & ~taken[window]
+        free = ~taken[window] | np.isin(before[window], list(yielding.get(object_id, ())))
+        wins = (carried.logits > strongest[window]) & free
         labels[window][wins] = object_id
         strongest[window][wins] = carried.logits[wins]
     return labels

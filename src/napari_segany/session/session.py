@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from threading import RLock
 from typing import Any, Literal
@@ -429,7 +429,7 @@ class Session:
         step = Step("propagate")
         try:
             for way in done:
-                yield from (self._write(step, visit) for visit in run.visits(way, done))
+                yield from (self._write(step, visit, anchors=anchors) for visit in run.visits(way, done))
             for object_id in anchors:
                 self._changed.pop(object_id, None)
         finally:
@@ -479,13 +479,29 @@ class Session:
     def _mask_of(self, object_id: int, frame: int) -> np.ndarray:
         return self.store.read(frame) == object_id
 
-    def _write(self, step: Step, visit: Visit, others: Sequence[EntryEdit] = ()) -> tuple[int, np.ndarray]:
-        """Write what was found on a frame, and `others`; what the person accepted there stays as it is."""
+    def _write(
+        self,
+        step: Step,
+        visit: Visit,
+        others: Sequence[EntryEdit] = (),
+        anchors: Mapping[int, Collection[int]] | None = None,
+    ) -> tuple[int, np.ndarray]:
+        """Write what was found on a frame, and `others`; what the person accepted there stays as it is.
+
+        Objects of `anchors` are of one run: of two that it carried to the same
+        pixels on its two ways, the one that is known on a nearer frame has them.
+        """
         frame, found = visit.frame, visit.found
         with self._lock:
             moving = {i for i in visit.running if (i, frame) not in self.accepted} - self._removed
             before = self.store.read(frame)
-            after = compose(before, {i: mask for i, mask in found.items() if i in moving}, moving)
+            known_at = {
+                i: min(abs(frame - at) for at in own)
+                for i, own in (anchors or {}).items()
+                if (i, frame) not in self.accepted
+            }
+            yielding = {i: [j for j in known_at if known_at[j] > known_at[i]] for i in moving & known_at.keys()}
+            after = compose(before, {i: mask for i, mask in found.items() if i in moving}, moving, yielding)
             if (before != after).any():
                 step.do(LabelEdit(self.store, frame, before, after), lambda: self.store.write(frame, after))
             scores = {i: found[i].score if i in found else None for i in moving}
