@@ -1,7 +1,8 @@
 """Accuracy of a model on annotated images: clicks, boxes, everything, propagation.
 
 ``python benchmarks/quality.py FOLDER [--model nano]`` where FOLDER has an
-``index.json``. Click: the pixel deepest inside the object. Three clicks: each
+``index.json``; with ``--generated N`` in its place, prompts on N fresh images of every
+kind that nano is trained on. Click: the pixel deepest inside the object. Three clicks: each
 next one deepest inside the error. Box: tight. Mean IoU over up to eight objects
 drawn from each image; AP at IoU 0.5 is TP / (TP + FP + FN), averaged over images.
 Propagation starts from the true mask on the middle plane of an object.
@@ -13,6 +14,7 @@ import argparse
 import json
 import time
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,21 +24,37 @@ from skimage.io import imread
 
 import napari_segany as segany
 from napari_segany.core.masks import bounding_box, interior_point, mask_iou
+from napari_segany.training.generate import KINDS, generate
 
 OBJECTS_PER_IMAGE = 8
+#: Modality or kind, image, labels.
+Annotated = tuple[str, np.ndarray, np.ndarray]
 
 
-def prompts_quality(model, folder: Path, items: list[dict], clicks: int = 3) -> dict[str, dict[str, float]]:
+def annotated(folder: Path, items: list[dict]) -> Iterator[Annotated]:
+    """Read the images of an index."""
+    for item in items:
+        yield item["modality"].split(",")[0], imread(folder / item["image"]), imread(folder / item["labels"])
+
+
+def generated(per_kind: int) -> Iterator[Annotated]:
+    """Images of every kind, of seeds that training never draws, without slivers of objects."""
+    for kind in KINDS:
+        for seed in range(per_kind):
+            image, labels = generate(kind, 2**31 + seed, (320, 320))
+            yield kind, image, labels * (np.bincount(labels.ravel()) >= 50)[labels]
+
+
+def prompts_quality(model, images: Iterable[Annotated], clicks: int = 3) -> dict[str, dict[str, float]]:
     """Mean IoU per modality for one click, `clicks` clicks and a box, and the rank correlation of the scores."""
     found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for item in items:
-        image, labels = imread(folder / item["image"]), imread(folder / item["labels"])
+    for modality, image, labels in images:
         embedding = model.embed(image)
         rng = np.random.default_rng(0)
         ids = np.unique(labels)[1:]
         for object_id in rng.choice(ids, min(OBJECTS_PER_IMAGE, len(ids)), replace=False):
             truth = labels == object_id
-            into = found[item["modality"].split(",")[0]]
+            into = found[modality]
             points, signs = [interior_point(truth)], [1]
             for number in range(clicks):
                 answer = segany.segment(embedding, points=points, labels=signs, model=model)
@@ -152,18 +170,24 @@ def propagation_quality(model, folder: Path, items: list[dict], objects: int = 1
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--generated", type=int, default=0, metavar="N", help="images of each generated kind")
     parser.add_argument("--model", default="nano")
     parser.add_argument("--parts", default="prompts,everything,find,propagation")
     parser.add_argument("--limit", type=int, help="only the first images")
     args = parser.parse_args()
+    model = segany.load_model(args.model)
+    if args.generated:
+        print(json.dumps({"generated": prompts_quality(model, generated(args.generated))}, indent=2))
+        return
+    if args.folder is None:
+        parser.error("name a folder with an index.json, or say --generated")
     items = [item for item in json.loads((args.folder / "index.json").read_text()) if "labels" in item]
     flat = [item for item in items if len(item["axes"].replace("C", "")) == 2][: args.limit]
     stacks = [item for item in items if len(item["axes"]) == 3 and "C" not in item["axes"]]
-    model = segany.load_model(args.model)
     report = {}
     if "prompts" in args.parts:
-        report["prompts"] = prompts_quality(model, args.folder, flat)
+        report["prompts"] = prompts_quality(model, annotated(args.folder, flat))
     if "everything" in args.parts:
         report["everything AP@0.5"] = everything_quality(model, args.folder, flat)
     if "find" in args.parts:

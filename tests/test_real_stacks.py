@@ -12,7 +12,7 @@ import napari_segany as segany
 from napari_segany.core.masks import interior_point, mask_iou
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-from quality import prompts_quality, propagation_quality
+from quality import annotated, prompts_quality, propagation_quality
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def test_nano_is_as_accurate_as_its_card_says(model, shared_data: Path, items: l
     flat = [item for item in items if item["axes"] in ("YX", "YXC")]
     fluorescence = [item for item in flat if item["modality"] == "fluorescence"][:16]
     histology = [item for item in flat if item["modality"] == "histology"]
-    found = prompts_quality(model, shared_data / "dev", fluorescence + histology, clicks=1)
+    found = prompts_quality(model, annotated(shared_data / "dev", fluorescence + histology), clicks=1)
     assert found["fluorescence"]["click"] >= FLUORESCENCE_CLICK
     assert found["fluorescence"]["box"] >= FLUORESCENCE_BOX
     assert found["histology"]["click"] >= HISTOLOGY_CLICK

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from napari_segany.training.generate.bacteria import bacteria
 from napari_segany.training.generate.fields import Rng
 from napari_segany.training.generate.fluorescence import Drawn, cells, noisy_nuclei, nuclei
 from napari_segany.training.generate.membranes import em_mitochondria, em_neurites, tissue
 from napari_segany.training.generate.optics import digitise
-from napari_segany.training.generate.transmitted import bacteria, dic_cells, histology, phase_cells
+from napari_segany.training.generate.transmitted import dic_cells, histology, phase_cells
 
 _GENERATORS: dict[str, Callable[[Rng, tuple[int, int]], Drawn]] = {
     "nuclei": nuclei,

@@ -41,11 +41,16 @@ def noisy_nuclei(rng: Rng, shape: tuple[int, int]) -> Drawn:
     """Confocal nuclei of few photons, the signal often below the noise."""
     radius = log_uniform(rng, 6, 40)
     labels = scatter_blobs(rng, shape, radius, rng.uniform(0.8, 1.3), rng.uniform(0, 0.15), rng.uniform(0.3, 1.5))
-    inside = soft(depth_of(labels), log_uniform(rng, 1, 5)) * per_object(rng, labels, 0.5, 1.0)
+    if chance(rng, 0.3):
+        labels = tidy(grow(labels, radius * rng.uniform(0.2, 0.6)))
+    inside = soft(depth_of(labels), log_uniform(rng, 1, 5)) * per_object(rng, labels, rng.uniform(0.25, 0.8), 1.0)
     if chance(rng, 0.5):
         inside = inside * (1 + 0.5 * texture(rng, shape, max(2.0, radius / 2)))
-    image = blur(inside, log_uniform(rng, 0.5, 3)) + log_uniform(rng, 0.02, 1.0)
-    if chance(rng, 0.4):
+    image = blur(inside, log_uniform(rng, 0.5, 3)) + log_uniform(rng, 0.005, 1.0)
+    if chance(rng, 0.5):
+        # Nuclei of the planes above and below, out of focus.
+        image = image + rng.uniform(0.1, 0.7) * blur(inside[::-1, ::-1], radius * rng.uniform(0.4, 1.0))
+    if chance(rng, 0.3):
         image = image + rng.uniform(0, 0.4) * texture(rng, shape, log_uniform(rng, 4, 40)).clip(0)
     return camera(rng, image, log_uniform(rng, 0.1, 1.5), log_uniform(rng, 0.3, 20)), labels
 

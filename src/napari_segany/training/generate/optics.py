@@ -36,6 +36,19 @@ def photons(rng: Rng, image: np.ndarray, peak: float) -> np.ndarray:
     return (rng.poisson(np.clip(image, 0, None) * peak) / peak).astype(np.float32)
 
 
+def phase_contrast(thickness: np.ndarray, halo: float, reach: float) -> np.ndarray:
+    """Dark where thick, but blind to what changes slowly: bright halos, and pale insides of large and packed things."""
+    return halo * blur(thickness, reach) - thickness
+
+
+def specks(rng: Rng, shape: tuple[int, int], share: float, sigma: float, ring: float = 0.0) -> np.ndarray:
+    """Spots of height up to about 1 on a share of the pixels, in clusters; `ring` deepens their middles."""
+    where = (rng.random(shape) < share) & (smooth_noise(rng, shape, rng.uniform(5, 20) * sigma) > rng.uniform(-2, 0.7))
+    points = where * rng.uniform(0.3, 1, shape).astype(np.float32) * np.float32(2 * np.pi * sigma**2)
+    spots = blur(points, sigma)
+    return spots - ring * 0.36 * blur(points, 0.6 * sigma) if ring else spots
+
+
 def stripes(rng: Rng, shape: tuple[int, int], strength: float) -> np.ndarray:
     """Scan lines: a shift of every row, white or slowly changing; sometimes of columns instead."""
     axis = 0 if chance(rng, 0.7) else 1
@@ -65,8 +78,8 @@ def camera(rng: Rng, image: np.ndarray, noise: float, peak: float | None = None)
         read = blur(read, sigma)
         read /= max(float(read.std()), 1e-3)
     image = image + noise * read
-    if chance(rng, 0.2):
-        image = image + stripes(rng, shape[:2], noise * rng.uniform(0.2, 1.0))
+    if chance(rng, 0.12):
+        image = image + stripes(rng, shape[:2], noise * rng.uniform(0.1, 0.6))
     return image if chance(rng, 0.7) else blur(image, rng.uniform(0.4, 0.9))
 
 

@@ -164,12 +164,19 @@ def depth_of(labels: np.ndarray) -> np.ndarray:
 
 
 def mosaic(
-    rng: Rng, shape: tuple[int, int], size: float, spread: float = 0.5, stretch: float = 1.0, waviness: float = 0.15
+    rng: Rng,
+    shape: tuple[int, int],
+    size: float,
+    spread: float = 0.5,
+    stretch: float = 1.0,
+    waviness: float = 0.15,
+    ragged: float = 1.0,
 ) -> np.ndarray:
     """Fill an image with cells of about `size` pixels across that touch along curved walls.
 
     Discs and streaks of very different sizes are packed, grown until they meet
-    and warped. `spread` is the deviation of the log of the sizes.
+    and warped. `spread` is the deviation of the log of the sizes,
+    `ragged` how far short waves move the walls.
     """
     pad = int(np.ceil(3 * waviness * size)) + 2
     big = (shape[0] + 2 * pad, shape[1] + 2 * pad)
@@ -186,7 +193,7 @@ def mosaic(
             labels[int(np.clip(y, 0, big[0] - 1)), int(np.clip(x, 0, big[1] - 1))] = value
     labels = grow(labels)
     labels = warp(rng, labels, waviness * size * 0.7, size * 0.6)
-    labels = warp(rng, labels, min(0.05 * size, 3.0), max(size * 0.15, 2.0))
+    labels = warp(rng, labels, ragged * min(0.05 * size, 3.0), max(size * 0.15, 2.0))
     return labels[pad:-pad, pad:-pad]
 
 

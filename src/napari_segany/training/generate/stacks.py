@@ -181,6 +181,8 @@ def varied(rng: Rng) -> Drawn:
     anisotropy = log_uniform(rng, 1, 5)
     kind = rng.choice(["nuclei", "cells", "membranes"], p=[0.3, 0.15, 0.55])
     if kind == "nuclei":
+        # Confocal nuclei are often seen with a few photons each.
+        noise = log_uniform(rng, 0.02, 0.6)
         return nuclei_3d(
             rng, (20, 144, 144), anisotropy, radius, rng.uniform(0.8, 1.3), rng.uniform(0.15, 0.8),
             log_uniform(rng, 0.5, 2.5), noise,
