@@ -22,7 +22,9 @@ MODALITY_WEIGHTS = {"fluorescence": 0.5, "histology": 0.3, "brightfield": 0.08, 
 #: Weight of real stacks beside them.
 REAL_STACKS = 0.2
 #: Share of the generated crops from stacks.
-GENERATED_STACKS = 0.5
+GENERATED_STACKS = 0.4
+#: Generated kinds that are learned most slowly come more often than the others, by this factor.
+KIND_WEIGHTS = {"bacteria": 2.0, "noisy-nuclei": 2.0, "em-neurites": 2.0, "em-mitochondria": 2.0}
 #: What is labelled in real images, by a word in the description; nuclei when there is none of these.
 REAL_CONCEPTS = {"membranes": "cell", "tissue": "cell"}
 #: What is labelled in generated ones.
@@ -122,9 +124,13 @@ class Mixture(IterableDataset[Sample]):
         return samples(groups, seed, WINDOW, self.prompts, self.looks, self.streams)
 
     def _generated(self, seed: int) -> list[Group]:
-        flat = [Generated(kind, self.per_kind, seed + number) for number, kind in enumerate(KINDS)]
-        found: list[Group] = [((1 - GENERATED_STACKS) / len(flat), examples) for examples in flat]
-        return [*found, (GENERATED_STACKS, GeneratedStacks(seed + len(KINDS)))]
+        weights = {kind: KIND_WEIGHTS.get(kind, 1.0) for kind in KINDS}
+        share = (1 - GENERATED_STACKS) / sum(weights.values())
+        flat: list[Group] = [
+            (share * weight, Generated(kind, self.per_kind, seed + number))
+            for number, (kind, weight) in enumerate(weights.items())
+        ]
+        return [*flat, (GENERATED_STACKS, GeneratedStacks(seed + len(KINDS)))]
 
 
 def read_examples(folder: Path) -> dict[str, list[Example]]:
