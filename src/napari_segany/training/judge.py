@@ -20,7 +20,8 @@ from napari_segany.core.intensity import DEFAULT_PERCENTILES, estimate_range
 from napari_segany.core.masks import Candidates, mask_iou
 from napari_segany.core.prompts import Prompt
 from napari_segany.models.device import resolve_dtype
-from napari_segany.models.nano.judge import EPSILON, Judge, figures
+from napari_segany.models.nano.figures import describe
+from napari_segany.models.nano.judge import Judge
 from napari_segany.models.nano.network import MASKS, Nano
 from napari_segany.models.nano.predictor import NanoModel
 from napari_segany.training.clicks import inner_click
@@ -51,9 +52,8 @@ def collect(
     device = torch.device("cpu")
     model = NanoModel(copy.deepcopy(network), "nano", device, resolve_dtype("auto", device))
     rng = np.random.default_rng(seed)
-    shown: list[Tensor] = []
-    scores: list[Tensor] = []
-    ious: list[Tensor] = []
+    described: list[tuple[Tensor, Tensor]] = []
+    ious: list[list[float]] = []
     for number, (image, labels) in zip(range(images), _images(data, rng), strict=False):
         ids, areas = np.unique(labels, return_counts=True)
         ids = ids[(ids > 0) & (areas >= SMALLEST)]
@@ -62,14 +62,14 @@ def collect(
         prompts = [Prompt(points=np.array([[y - 0.5, x - 0.5]]), labels=np.ones(1, np.int64)) for x, y in places]
         embedding = model.embed(image, estimate_range(image, DEFAULT_PERCENTILES))
         for i, looks in model.looks(embedding, prompts)[1].items():
-            for view, (logits, probable) in looks.items():
-                candidates = Candidates(logits, probable, view.grid(embedding.image_shape))
-                scores.append(torch.from_numpy(probable).logit(EPSILON))
-                shown.append(figures(torch.from_numpy(logits)[None], scores[-1][None], view.level)[0])
-                ious.append(torch.tensor([mask_iou(candidates.mask(k), truths[i]) for k in range(MASKS)]))
+            for view, answer in looks.items():
+                candidates = Candidates(*answer, view.grid(embedding.image_shape))
+                described.append(describe(looks, view)[:2])
+                ious.append([mask_iou(candidates.mask(k), truths[i]) for k in range(MASKS)])
         if progress is not None and number % 25 == 0:
             progress(f"judge: {number} of {images} images")
-    return torch.stack(shown), torch.stack(scores), torch.stack(ious).float()
+    shown, scores = (torch.stack(part) for part in zip(*described, strict=True))
+    return shown, scores, torch.tensor(ious)
 
 
 def train_judge(
@@ -94,7 +94,7 @@ def train_judge(
     learned = len(seen) * 9 // 10
 
     def loss_of(part: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(judge.correct(seen[part], scores[part]), ious[part])
+        return F.binary_cross_entropy_with_logits(judge(seen[part], scores[part]), ious[part])
 
     train_head(
         judge,
@@ -107,7 +107,7 @@ def train_judge(
         seed=seed,
     )
     with torch.no_grad():
-        predicted = judge.correct(seen[learned:], scores[learned:])[:, 0]
+        predicted = judge(seen[learned:], scores[learned:])[:, 0]
     return float(spearmanr(predicted.numpy(), ious[learned:, 0].numpy()).statistic)
 
 

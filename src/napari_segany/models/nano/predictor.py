@@ -23,8 +23,8 @@ from napari_segany.models.batches import in_batches, in_memory
 from napari_segany.models.nano import finder
 from napari_segany.models.nano.concepts import ANYTHING, CONCEPTS
 from napari_segany.models.nano.embedding import Features, NanoEmbedding
+from napari_segany.models.nano.figures import describe
 from napari_segany.models.nano.finder import Described
-from napari_segany.models.nano.judge import EPSILON
 from napari_segany.models.nano.network import Nano
 from napari_segany.models.nano.prompt_maps import render
 from napari_segany.models.nano.proposals import BLANK, FIRST_LOOK, basins, suitable_levels
@@ -116,24 +116,26 @@ class NanoModel:
         """
         chosen, looks = self.looks(embedding, prompts)
         answers = {i: looks[i][view] for i, view in enumerate(chosen)}
-        clicks = ((i, view) for i, view in enumerate(chosen) if prompts[i].is_ambiguous)
-        for same_level in _by_level(clicks):
-            self._judge(same_level, answers)
+        self._judge({i: looks[i] for i, prompt in enumerate(prompts) if prompt.is_ambiguous}, chosen, answers)
         return [
             _candidates(embedding.image_shape, prompt, view, answers[i], multimask)
             for i, (prompt, view) in enumerate(zip(prompts, chosen, strict=True))
         ]
 
-    def _judge(self, same_level: Sequence[tuple[int, View]], answers: dict[int, Answer]) -> None:
-        """Replace the scores of answers (by number), all of one level, by those of the judge."""
-        logits, scores = (
-            torch.from_numpy(np.stack([answers[i][part] for i, _ in same_level])).to(self.device) for part in (0, 1)
-        )
-        judged = self.network.judge(logits, scores.logit(EPSILON), same_level[0][1].level)
-        # Which mask is the best stays the decoder's choice; how good it is, is the judge's.
-        best_first = judged.sigmoid().sort(dim=1, descending=True).values
-        places = scores.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-        for (i, _), own in zip(same_level, best_first.gather(1, places).cpu().numpy(), strict=True):
+    def _judge(
+        self, looks: Mapping[int, Mapping[View, Answer]], chosen: Sequence[View], answers: dict[int, Answer]
+    ) -> None:
+        """Replace the scores of what clicks (by number) are answered: the best mask is the one others agree with."""
+        if not looks:
+            return
+        described = [describe(own, chosen[i]) for i, own in looks.items()]
+        shown, scores, expected = (torch.stack(part) for part in zip(*described, strict=True))
+        judged = self.network.judge(shown.to(self.device), scores.to(self.device)).sigmoid().cpu()
+        # Of the masks of a click, which are those after the first, the order is that of their agreement.
+        best_first = judged[:, 1:].sort(dim=1, descending=True).values
+        places = expected[:, 1:].argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+        judged[:, 1:] = best_first.gather(1, places)
+        for i, own in zip(looks, judged.numpy(), strict=True):
             answers[i] = (answers[i][0], own)
 
     @torch.inference_mode()
