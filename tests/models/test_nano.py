@@ -146,6 +146,39 @@ def test_large_images_are_encoded_in_tiles(shipped: NanoModel, monkeypatch: pyte
     assert torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1] > 0.8
 
 
+def test_what_is_blank_is_not_magnified(shipped: NanoModel) -> None:
+    from napari_segany import samples
+
+    image = np.random.default_rng(0).normal(30.0, 1.0, (448, 448))
+    image[32:128, 32:128] = samples.image("nuclei", seed=1)[0][:96, :96]
+    sparse, fresh = shipped.embed(image), shipped.embed(image)
+    boxes = shipped.propose_boxes(sparse)
+    magnified = {level: features for level, features in sparse.levels.items() if level < 0}
+    assert len(boxes) > 2 and magnified
+    assert all(features.known is not None and features.known.mean() < 0.4 for features in magnified.values())
+    with torch.inference_mode():
+        for level in magnified:
+            fresh.encode_level(shipped.network.encoder, level)
+    whole = shipped.propose_boxes(fresh)
+    near = [np.abs(whole - box).max(axis=1).min() for box in boxes]
+    assert len(whole) == pytest.approx(len(boxes), abs=2) and np.mean(np.array(near) <= 2) > 0.8
+    # A box where nothing was encoded is answered all the same.
+    prompt = make_prompt((448, 448), box=(350, 350, 364, 366))
+    (known,), (alone,) = shipped.predict(sparse, [prompt]), shipped.predict(shipped.embed(image), [prompt])
+    np.testing.assert_allclose(known.logits, alone.logits, atol=1e-3)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 1.0])
+def test_parts_to_encode_cover_what_was_asked_for_once(share: float) -> None:
+    known = np.random.default_rng(1).random((19, 33)) < share
+    times = np.zeros(known.shape, dtype=int)
+    for y0, x0, y1, x1 in embedding_module._parts(known):
+        assert max(y1 - y0, x1 - x0) * embedding_module.SQUARE <= embedding_module.TILE
+        times[y0:y1, x0:x1] += 1
+    assert times.max() == 1 and (times[known] == 1).all()
+    assert times.sum() < 0.3 * known.size or share > 0.02
+
+
 def test_proposed_boxes_are_around_objects(shipped: NanoModel) -> None:
     from napari_segany import samples
     from napari_segany.core.boxes import box_iou

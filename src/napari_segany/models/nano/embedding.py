@@ -3,31 +3,55 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import RLock
 
+import numpy as np
 import torch
+from scipy.ndimage import binary_dilation
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_segany.models.nano.network import WINDOW, Encoder
+from napari_segany.core.boxes import Box
+from napari_segany.core.masks import bounding_box
+from napari_segany.models.nano.network import STRIDES, WINDOW, Encoder
 
-#: Levels larger than this many pixels a side are encoded in tiles of it.
-TILE = 1024
+#: Levels larger than this many pixels a side are encoded in parts of it.
+TILE = 2048
+#: Pixels around a part that are encoded with it and thrown away.
+HALO = 128
+#: Side of the squares of a level that are encoded or left out, pixels; one each way from a place makes a window.
+SQUARE = WINDOW // 2
+#: Logit of the dense maps where nothing was encoded.
+NOTHING = -20.0
 #: Windows encoded by themselves that are kept for the next click, or for objects that are remembered after a look.
 RECENT_WINDOWS = 64
-#: Pixels around a tile that are encoded with it and thrown away.
-HALO = 128
 
 
 @dataclass(frozen=True)
 class Features:
-    """What the encoder makes of one level; see `Encoder.forward`."""
+    """What the encoder makes of one level; see `Encoder.forward`.
+
+    Attributes
+    ----------
+    fine, coarse, dense : (1, C, h, w) tensors
+    known : (rows, columns) bool, optional
+        Squares of `SQUARE` pixels of the level that were encoded, all by default. Elsewhere features are 0 and the
+        maps show nothing.
+    """
 
     fine: Tensor
     coarse: Tensor
     dense: Tensor
+    known: np.ndarray | None = None
+
+    def covers(self, origins: Sequence[tuple[int, int]]) -> bool:
+        """Whether all that windows show of the level was encoded."""
+        if self.known is None:
+            return True
+        parts = (slice(max(0, first // SQUARE), max(0, -(-(first + WINDOW) // SQUARE))) for o in origins for first in o)
+        return all(self.known[rows, columns].all() for rows, columns in zip(parts, parts, strict=True))
 
 
 @dataclass
@@ -64,12 +88,25 @@ class NanoEmbedding:
         height, width = self.image_shape
         return math.ceil(height * 2.0**-level), math.ceil(width * 2.0**-level)
 
-    def encode_level(self, encoder: Encoder, level: int) -> Features:
-        """Features of a whole level, encoded now or before."""
+    def encode_level(self, encoder: Encoder, level: int, where: np.ndarray | None = None) -> Features:
+        """Features of a level, encoded now or before.
+
+        Parameters
+        ----------
+        where : (h, w) bool, optional
+            In cells of the dense maps of level 0: what to encode with its surroundings, all by default.
+        """
         with self._lock:
             if level not in self.levels:
-                scaled = _resize(self.image, self.level_shape(level))
-                self.levels[level] = _encode_in_tiles(encoder, scaled)
+                shape = [-(-extent // 32) * 32 for extent in self.level_shape(level)]
+                known = np.ones([-(-extent // SQUARE) for extent in shape], dtype=bool)
+                if where is not None:
+                    side = round(SQUARE * 2.0**level) // 4
+                    rows, columns = (np.arange(0, extent, side) for extent in where.shape)
+                    touched = np.logical_or.reduceat(np.logical_or.reduceat(where, rows, 0), columns, 1)
+                    known &= binary_dilation(touched, np.ones((3, 3)))
+                image = self.image if level <= 0 else _resize(self.image, self.level_shape(level))
+                self.levels[level] = _encode(encoder, image, 2 ** max(-level, 0), known)
             return self.levels[level]
 
     def windows(self, encoder: Encoder, level: int, origins: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
@@ -85,10 +122,12 @@ class NanoEmbedding:
         fine, coarse : (P, C, WINDOW/4, WINDOW/4) and (P, C, WINDOW/8, WINDOW/8)
         """
         height, width = self.level_shape(level)
-        if level not in self.levels and height * width > 2 * len(origins) * WINDOW**2:
+        if level not in self.levels and height * width <= 2 * len(origins) * WINDOW**2:
+            self.encode_level(encoder, level)
+        features = self.levels.get(level)
+        if features is None or not features.covers(origins):
             with self._lock:
                 return self._windows_alone(encoder, level, origins)
-        features = self.encode_level(encoder, level)
         fine = [_cut(features.fine, y // 4, x // 4, WINDOW // 4) for y, x in origins]
         coarse = [_cut(features.coarse, y // 8, x // 8, WINDOW // 8) for y, x in origins]
         return torch.cat(fine), torch.cat(coarse)
@@ -115,26 +154,78 @@ def _resize(image: Tensor, shape: tuple[int, int]) -> Tensor:
     return scaled.to(image.dtype)
 
 
-def _encode_in_tiles(encoder: Encoder, image: Tensor) -> Features:
-    height, width = image.shape[2:]
-    padded = F.pad(image.float(), (0, -width % 32, 0, -height % 32), mode="replicate").to(image.dtype)
-    height, width = padded.shape[2:]
-    if height <= TILE + HALO and width <= TILE + HALO:
-        return Features(*encoder(padded))
-    rows = []
-    for y in range(0, height, TILE):
-        row = []
-        for x in range(0, width, TILE):
-            top, left = max(0, y - HALO), max(0, x - HALO)
-            tile = encoder(padded[:, :, top : y + TILE + HALO, left : x + TILE + HALO])
-            row.append([_inner(part, y - top, x - left, stride) for part, stride in zip(tile, (4, 8, 4), strict=True)])
-        rows.append([torch.cat(parts, dim=3) for parts in zip(*row, strict=True)])
-    return Features(*(torch.cat(parts, dim=2) for parts in zip(*rows, strict=True)))
+def _encode(encoder: Encoder, image: Tensor, zoom: int, known: np.ndarray) -> Features:
+    """Encode squares of an image that is magnified so many times, part by part."""
+    height, width = (-(-extent * zoom // 32) * 32 for extent in image.shape[2:])
+    whole: list[Tensor] = []
+    for part in _parts(known):
+        y0, x0, y1, x1 = (SQUARE * edge for edge in part)
+        y1, x1 = min(y1, height), min(x1, width)
+        top, left = max(0, y0 - HALO), max(0, x0 - HALO)
+        encoded = encoder(_magnified(image, zoom, (top, left, min(y1 + HALO, height), min(x1 + HALO, width))))
+        if (y0, x0, y1, x1) == (0, 0, height, width):
+            whole = list(encoded)
+            break
+        whole = whole or [
+            features.new_full((1, features.shape[1], height // stride, width // stride), filled)
+            for features, stride, filled in zip(encoded, STRIDES, (0.0, 0.0, NOTHING), strict=True)
+        ]
+        for into, features, stride in zip(whole, encoded, STRIDES, strict=True):
+            inner = features[:, :, (y0 - top) // stride : (y1 - top) // stride]
+            into[:, :, y0 // stride : y1 // stride, x0 // stride : x1 // stride] = inner[
+                ..., (x0 - left) // stride : (x1 - left) // stride
+            ]
+    fine, coarse, dense = whole
+    return Features(fine, coarse, dense, known)
 
 
-def _inner(part: Tensor, y: int, x: int, stride: int) -> Tensor:
-    y, x, side = y // stride, x // stride, TILE // stride
-    return part[:, :, y : y + side, x : x + side]
+def _magnified(image: Tensor, zoom: int, box: Box) -> Tensor:
+    """Part (y0, x0, y1, x1) of a magnified image; beyond its edge the outermost pixels go on."""
+    # One pixel more on each side than the part shows, for the interpolation.
+    rows, columns = (
+        torch.arange(box[axis] // zoom - 1, box[axis + 2] // zoom + 1, device=image.device).clamp(0, extent - 1)
+        for axis, extent in enumerate(image.shape[2:])
+    )
+    part = image[:, :, rows][..., columns]
+    if zoom > 1:
+        part = F.interpolate(part, scale_factor=zoom, mode="bilinear", align_corners=False)
+    return part[:, :, zoom:-zoom, zoom:-zoom]
+
+
+def _parts(known: np.ndarray) -> Iterator[Box]:
+    """Rectangles (y0, x0, y1, x1) that cover squares, none larger than `TILE`; few, and with little else in them."""
+    height, width = (-(-count // -(-count * SQUARE // TILE)) for count in known.shape)
+    for y in range(0, known.shape[0], height):
+        for x in range(0, known.shape[1], width):
+            for y0, x0, y1, x1 in _rectangles(known[y : y + height, x : x + width]):
+                yield y + y0, x + x0, y + y1, x + x1
+
+
+def _rectangles(known: np.ndarray) -> list[Box]:
+    """The same without a limit: a rectangle is cut in two where two cost less, each with its halo."""
+    top, left, bottom, right = bounding_box(known)
+    if top == bottom:
+        return []
+    best = [(top, left, bottom, right)]
+    for axis, first, last in ((0, top, bottom), (1, left, right)):
+        for cut in range(first + 1, last):
+            low, high = known.copy(), known.copy()
+            (low if axis == 0 else low.T)[cut:] = False
+            (high if axis == 0 else high.T)[:cut] = False
+            best = min(best, [bounding_box(low), bounding_box(high)], key=_cost)
+    if len(best) == 1:
+        return best
+    return [
+        (y + y0, x + x0, y + y1, x + x1)
+        for y, x, bottom, right in best
+        for y0, x0, y1, x1 in _rectangles(known[y:bottom, x:right])
+    ]
+
+
+def _cost(boxes: Sequence[Box]) -> int:
+    """Squares to encode."""
+    around = 2 * HALO // SQUARE
+    return sum((y1 - y0 + around) * (x1 - x0 + around) for y0, x0, y1, x1 in boxes)
 
 
 def _cut(features: Tensor, y: int, x: int, side: int) -> Tensor:

@@ -20,6 +20,8 @@ from napari_segany.models.nano.judge import Judge
 
 #: Side of the decoder's window in pixels of the level it works on.
 WINDOW = 256
+#: Strides of what the encoder gives: fine and coarse features, dense maps.
+STRIDES = (4, 8, 4)
 #: Channels of `prompt_maps.render`.
 PROMPT_CHANNELS = 8
 #: Masks per prompt: 0 answers unambiguous prompts, 1 to 3 a single click.

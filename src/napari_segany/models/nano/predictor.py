@@ -71,6 +71,9 @@ class NanoModel:
         self.name, self.provenance = name, provenance
         self.device, self.dtype = device, dtype
         self.network = network.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        if device.type == "cpu":
+            # Images come with their colours last, and convolutions that stay so are a quarter faster.
+            self.network.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @in_memory
     @torch.inference_mode()
@@ -100,9 +103,8 @@ class NanoModel:
     ) -> NanoEmbedding:
         """See `StorableModel.unpack`."""
         embedding = self._unencoded(image, intensity)
-        embedding.levels[0] = Features(
-            *(from_half(arrays[name], self.device, self.dtype) for name in ("fine", "coarse", "dense"))
-        )
+        fine, coarse, dense = (from_half(arrays[name], self.device, self.dtype) for name in ("fine", "coarse", "dense"))
+        embedding.levels[0] = Features(fine, coarse, dense)
         return embedding
 
     @torch.inference_mode()
@@ -161,17 +163,19 @@ class NanoModel:
         """Boxes (y0, x0, y1, x1) of the objects that the encoder's dense maps show, (N, 4).
 
         A first look at the image magnified twice tells how large objects are, and so which levels show them best.
+        Only what the image's own level does not show blank is magnified.
         """
 
-        def maps(level: int) -> np.ndarray:
-            dense = embedding.encode_level(self.network.encoder, level).dense[0]
+        def maps(level: int, where: np.ndarray | None = None) -> np.ndarray:
+            dense = embedding.encode_level(self.network.encoder, level, where).dense[0]
             return dense.float().sigmoid().cpu().numpy()
 
-        if maps(0)[0].max() < BLANK:
+        where = maps(0)[0] > BLANK
+        if not where.any():
             return np.zeros((0, 4))
-        seen = {FIRST_LOOK: basins(*maps(FIRST_LOOK)) * 4 * 2.0**FIRST_LOOK}
+        seen = {FIRST_LOOK: basins(*maps(FIRST_LOOK, where)) * 4 * 2.0**FIRST_LOOK}
         levels = suitable_levels(seen[FIRST_LOOK])
-        seen.update({level: basins(*maps(level)) * 4 * 2.0**level for level in levels if level not in seen})
+        seen.update({level: basins(*maps(level, where)) * 4 * 2.0**level for level in levels if level not in seen})
         # Of two levels that show the same box the finer counts.
         found = [seen[level] for level in levels]
         boxes = np.minimum(np.concatenate(found), np.array(embedding.image_shape * 2))
