@@ -11,12 +11,12 @@ from napari_segany.models.layers.linear import linear
 #: Bytes of scores held at once. On a CPU so few that they stay in its cache.
 SCORES_AT_ONCE = {"cpu": 2**24, "cuda": 2**26, "mps": 2**26}
 #: Keys from which on CPUs are slow with the fused kernel in half precision.
-LONG = 512
+LONG = 256
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax attention of several heads, (B, heads, N, C) to the same, by what is fastest."""
-    if q.device.type != "cpu" or q.dtype == torch.float32 or k.shape[2] < LONG:
+    if q.device.type != "cpu" or q.dtype == torch.float32 or k.shape[2] < LONG or q.requires_grad:
         return F.scaled_dot_product_attention(q, k, v)
     return long_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)).view_as(q)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from napari_segany.models.layers.long_attention import attention
 from napari_segany.models.nano.concepts import ConceptHead
 from napari_segany.models.nano.judge import Judge
 
@@ -143,7 +144,7 @@ class Attention(nn.Module):
         """Let cells look at one another and at remembered cells, (P, N, C) and (P, M, C) to (P, N, C)."""
         seen = x if memory is None else torch.cat([x, memory], dim=1)
         q, k, v = self.qkv(self.norm1(seen)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(q[:, :, : x.shape[1]], k, v)
+        attended = attention(q[:, :, : x.shape[1]], k, v)
         x = x + self.out(attended.transpose(1, 2).flatten(2))
         return x + self.mlp(self.norm2(x))
 
