@@ -1,6 +1,7 @@
 """Every object on every plane: stacks, resolutions, resuming, remarks on chunks."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
@@ -256,3 +257,35 @@ def test_the_next_plane_is_read_while_the_model_works(
     model = Waiting(stack, -1 if what == "backward" else 1)
     RUNS[what](stack, model, tmp_path / "out.zarr")
     assert model.order == (list(range(5, -1, -1)) if what == "backward" else list(range(6)))
+
+
+def test_tiles_are_encoded_once_for_all_searches(tmp_path: Path) -> None:
+    image = segany.samples.image("nuclei", seed=1)[0][:128, :96]
+    model = segany.load_model("nano", device="cpu", dtype="bfloat16")
+    encoded: list[object] = []
+    model.network.encoder.register_forward_hook(lambda *_: encoded.append(1))
+    settings, folder = FindSettings(tile=96, tile_overlap=32), tmp_path / "e"
+    lower = replace(settings, threshold=0.2)
+    fresh = segany.find(image, text="object", model=model, settings=lower)
+    once = len(encoded)
+    assert len(segany.find(image, text="nucleus", model=model, settings=settings, embeddings=folder)) > 1
+    assert len(encoded) == 2 * once >= 4
+    again = segany.find(image, text="object", model=model, settings=lower, embeddings=folder)
+    assert len(encoded) == 2 * once, "another word and another threshold need no encoder"
+    np.testing.assert_array_equal(again.labels, fresh.labels)
+    np.testing.assert_allclose(again.scores, fresh.scores, rtol=1e-5)
+    # A plane of a stack is seen with the intensities of the stack: so is the same plane in a session.
+    segany.label(image[None], tmp_path / "out.zarr", text="nucleus", model=model, settings=settings, embeddings=folder)
+    many = len(encoded)
+    session = segany.Session(image[None], model=model, embeddings=folder)
+    assert len(session.find("object", settings=lower)) == pytest.approx(len(fresh), abs=2)
+    assert len(encoded) == many
+    whole = segany.everything(image, model, embeddings=folder)
+    assert len(encoded) > many
+    many = len(encoded)
+    np.testing.assert_array_equal(segany.everything(image, model, embeddings=folder).labels, whole.labels)
+    assert len(encoded) == many
+    np.testing.assert_array_equal(segany.everything(image, model).labels, whole.labels)
+    # What was kept of nothing is nothing.
+    for _ in range(2):
+        assert len(segany.everything(np.zeros((64, 64), np.uint8), model, intensity=RANGE, embeddings=folder)) == 0

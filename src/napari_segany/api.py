@@ -22,7 +22,15 @@ from napari_segany.core.intensity import IntensityRange, check_image, check_pixe
 from napari_segany.core.masks import Candidates
 from napari_segany.core.paths import exists
 from napari_segany.core.prompts import PointsLike, Prompt, check_boxes, check_region, make_prompt
-from napari_segany.core.protocols import Embedding, EmbeddingCache, ImageModel, LabelStore, ModelInfo, Multimask
+from napari_segany.core.protocols import (
+    Embedding,
+    EmbeddingCache,
+    ImageModel,
+    LabelStore,
+    ModelInfo,
+    Multimask,
+    NoCache,
+)
 from napari_segany.core.settings import EverythingSettings, FindSettings
 from napari_segany.core.shown import Shown
 from napari_segany.core.state import TABLES, SessionState
@@ -155,6 +163,12 @@ def _resolve_embedding(image: np.ndarray | Embedding, model: ImageModel, intensi
     return model.embed(np.asarray(image), intensity)
 
 
+def _store(embeddings: str | Path | None) -> EmbeddingCache | None:
+    from napari_segany.io.embeddings import EmbeddingStore
+
+    return None if embeddings is None else EmbeddingStore(embeddings)
+
+
 def embed(image: np.ndarray, model: ModelLike | None = None, intensity: IntensityRange | None = None) -> Embedding:
     """Encode an image once, to be prompted many times.
 
@@ -249,6 +263,7 @@ def everything(
     detector: ModelLike | None = None,
     text: str | None = None,
     region: Sequence[float] | None = None,
+    embeddings: str | Path | None = None,
 ) -> Instances:
     """Segment every object of an image.
 
@@ -271,6 +286,8 @@ def everything(
     region : (y0, x0, y1, x1), optional
         Look only there, half-open and in pixels of the whole image. What is found is what the part cut out of the
         image shows at the image's intensities, placed in the whole; an object at the region's edge is cut there.
+    embeddings : folder, optional
+        Where what was made of each tile is kept, so that the next search is fast, for a word too; see `Session`.
 
     Raises
     ------
@@ -293,9 +310,10 @@ def everything(
         pixels = check_pixels(image)
         place = None if region is None else check_region(pixels.shape[:2], region)
         if place is not None or max(pixels.shape[:2]) > what.sides(network)[0]:
-            return search(network, pixels, what, intensity, progress, place)
-        if what.detector is not None:
-            return what.begin(network, pixels, intensity, progress)(np.asarray(pixels))
+            return search(network, pixels, what, intensity, progress, place, embeddings=_store(embeddings))
+        if what.detector is not None or embeddings is not None:
+            cache = _store(embeddings) or NoCache()
+            return what.begin(network, pixels, intensity, cache, progress)(np.asarray(pixels))
     return _everything(network, _resolve_embedding(image, network, intensity), settings, progress)
 
 
@@ -310,6 +328,7 @@ def find(
     intensity: IntensityRange | None = None,
     progress: Callable[[int, int], bool | None] | None = None,
     region: Sequence[float] | None = None,
+    embeddings: str | Path | None = None,
 ) -> Instances:
     """Find every object of a concept.
 
@@ -336,6 +355,8 @@ def find(
         then.
     region : (y0, x0, y1, x1), optional
         Look only there; see `everything`. Examples may lie anywhere.
+    embeddings : folder, optional
+        See `everything`.
 
     Raises
     ------
@@ -360,7 +381,8 @@ def find(
     if region is not None and isinstance(image, Embedding):
         raise InvalidPromptError(NO_REGION)
     place = None if region is None else check_region(shape, region)
-    return _find(network, image, checked_text(text), shown, others, settings, intensity, progress, place)
+    words, kept = checked_text(text), _store(embeddings)
+    return _find(network, image, words, shown, others, settings, intensity, progress, place, kept)
 
 
 def _checked(image: np.ndarray | Embedding) -> tuple[np.ndarray | Embedding, tuple[int, int]]:

@@ -42,7 +42,8 @@ Box = Annotated[str | None, typer.Option("--box", "-b", help="y0,x0,y1,x1 around
 Axis = Annotated[str, typer.Option(help='axis to propagate along: "z", "t", or its number')]
 Axes = Annotated[str | None, typer.Option(help='names of the axes, such as "tzyx", if the file does not tell')]
 Embeddings = Annotated[
-    Path | None, typer.Option(help="folder that keeps embeddings, so that no plane is encoded twice; see precompute")
+    Path | None,
+    typer.Option(help="folder that keeps embeddings, so that no plane or tile is encoded twice; see precompute"),
 ]
 Level = Annotated[str, typer.Option(help='resolution to work at, 0 is full; "auto" chooses by the size of objects')]
 Region = Annotated[str | None, typer.Option(help="y0,x0,y1,x1, look only there; labels have the whole image's size")]
@@ -195,6 +196,7 @@ def everything(
     level: Level = "0",
     region: Region = None,
     resume: Resume = False,
+    embeddings: Embeddings = None,
     scheduler: Scheduler = None,
     resource: Resource = None,
     as_json: AsJson = False,
@@ -207,7 +209,7 @@ def everything(
     # Workers load it by its name.
     guide = detector if detector is None or scheduler is not None else api.load_model(detector, device)
     if len(frames) > 1 or level != "0" or scheduler is not None:
-        what: dict[str, Any] = {"settings": settings, "text": text, "detector": guide}
+        what: dict[str, Any] = {"settings": settings, "text": text, "detector": guide, "embeddings": embeddings}
         _label(
             image, output, axis, axes, at, region, model, device, level, resume, scheduler, resource, as_json, **what
         )
@@ -221,6 +223,7 @@ def everything(
         guide,
         text,
         _region(region),
+        embeddings,
     )
     _report_objects(found, output, as_json)
 
@@ -242,6 +245,7 @@ def find(
     level: Level = "0",
     region: Region = None,
     resume: Resume = False,
+    embeddings: Embeddings = None,
     scheduler: Scheduler = None,
     resource: Resource = None,
     as_json: AsJson = False,
@@ -251,7 +255,8 @@ def find(
     settings = FindSettings(threshold=threshold)
     frames = _stack(image, axis, axes, at)
     if len(frames) > 1 or level != "0" or scheduler is not None:
-        what = {"text": text, "exemplars": shown, "negatives": others, "frame": frame, "settings": settings}
+        what: dict[str, Any] = {"text": text, "exemplars": shown, "negatives": others, "frame": frame}
+        what |= {"settings": settings, "embeddings": embeddings}
         _label(
             image, output, axis, axes, at, region, model, device, level, resume, scheduler, resource, as_json, **what
         )
@@ -266,6 +271,7 @@ def find(
         intensity=frames.intensity,
         progress=_progress("tiles done:"),
         region=_region(region),
+        embeddings=embeddings,
     )
     if not len(found):
         _say(NOTHING)

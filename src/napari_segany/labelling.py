@@ -15,6 +15,7 @@ from napari_segany.core.boxes import Box
 from napari_segany.core.concepts import checked_text
 from napari_segany.core.errors import InvalidImageError, InvalidPromptError, StorageError, UnsupportedError
 from napari_segany.core.prompts import check_boxes, check_region
+from napari_segany.core.protocols import NoCache
 from napari_segany.core.settings import EverythingSettings, FindSettings
 from napari_segany.session.everything import EverythingSearch
 from napari_segany.session.finding import FindSearch
@@ -75,6 +76,7 @@ def label(
     scheduler: str | None = None,
     resources: Mapping[str, float] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    embeddings: str | Path | None = None,
 ) -> list[Labelled]:
     """Label every object on every plane: everything, or the objects of a concept.
 
@@ -109,6 +111,8 @@ def label(
         What a worker must offer to be given work, such as ``{"GPU": 1}``.
     progress : callable, optional
         Called with (planes done, planes in all).
+    embeddings : folder, optional
+        See `everything`. With a scheduler all workers write into it.
 
     Returns
     -------
@@ -119,6 +123,7 @@ def label(
     ------
     InvalidImageError, InvalidPromptError, UnsupportedError, StorageError
     """
+    from napari_segany.io.embeddings import EmbeddingStore
     from napari_segany.io.journal import Journal, read_journal
     from napari_segany.io.labels import ZarrLabels, check_writable
 
@@ -134,7 +139,7 @@ def label(
     place = (0, 0, height, width) if region is None else check_region((height, width), region)
     network = None if scheduler else api.resolve_model(model)
     job = _at_level(full, level, what, frame, place, stack, axis, axes, index, network or model)
-    task = None if scheduler is None else _task(job, model, output.resolve())
+    task = None if scheduler is None else _task(job, model, output.resolve(), embeddings)
     store = ZarrLabels(output, (len(full), *job.full), np.int32, full.axis_names, full.scale)
     try:
         noted = output / "segany" / "planes.jsonl"
@@ -146,7 +151,8 @@ def label(
             todo = [one for one in range(len(full)) if one not in done]
             if task is None or scheduler is None:
                 assert network is not None
-                plane = PlaneSearch(network, job.frames, _loaded(job.what), job.example_frame, job.region)
+                kept = None if embeddings is None else EmbeddingStore(embeddings)
+                plane = PlaneSearch(network, job.frames, _loaded(job.what), job.example_frame, job.region, kept)
                 run = label_planes(plane, todo, store.write_blocks, job.full)
             else:
                 from napari_segany.cluster.label import label_planes as label_planes_there
@@ -166,7 +172,7 @@ def label(
     return sorted(results, key=lambda result: result.frame)
 
 
-def _task(job: Job, model: Any, output: Path) -> Task:
+def _task(job: Job, model: Any, output: Path, embeddings: str | Path | None) -> Task:
     """The job in terms that workers understand."""
     from napari_segany.cluster.work import Stack, Task
 
@@ -178,7 +184,8 @@ def _task(job: Job, model: Any, output: Path) -> Task:
         raise UnsupportedError("Give the path of the stack, so that every worker can open it.")
     name = api.DEFAULT_MODEL if model is None else str(model)
     stack = Stack(image, job.level)
-    return Task(uuid4().hex, stack, job.what, job.example_frame, job.region, job.full, name, output)
+    kept = None if embeddings is None else Path(embeddings).resolve()
+    return Task(uuid4().hex, stack, job.what, job.example_frame, job.region, job.full, name, output, kept)
 
 
 def _search(
@@ -275,5 +282,5 @@ def _size_of_objects(full: Frames, what: Search, frame: int, region: Box, model:
         plane = full.plane(len(full) // 2)
         y, x = (max(region[i], (region[i] + region[i + 2] - PROBE) // 2) for i in (0, 1))
         window = (y, x, min(y + PROBE, region[2]), min(x + PROBE, region[3]))
-        boxes = _loaded(what).begin(network, full.plane(frame), full.intensity)(cut(plane, window)).boxes
+        boxes = _loaded(what).begin(network, full.plane(frame), full.intensity, NoCache())(cut(plane, window)).boxes
     return float(np.median((boxes[:, 2:] - boxes[:, :2]).max(axis=1))) if len(boxes) else 0.0

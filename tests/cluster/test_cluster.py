@@ -14,6 +14,7 @@ import zarr
 import napari_segany as segany
 from napari_segany.cluster import connection, deliveries
 from napari_segany.core.errors import ClusterError, StorageError, UnknownModelError, UnsupportedError
+from napari_segany.core.settings import EverythingSettings
 from napari_segany.io.journal import read_journal
 from napari_segany.io.labels import ZarrLabels
 from tests.cluster import plugin
@@ -126,6 +127,12 @@ def test_planes_are_encoded_ahead_by_several_workers(address: str, image: Path, 
     assert segany.precompute(image, tmp_path / "e", **options) == 8 and told[-1] == (8, 8)
     assert segany.precompute(image, tmp_path / "e", **options) == 0
     assert segany.precompute(image, tmp_path / "e", plugin.Kept()) == 0
+    # Searches keep their tiles there; planes that are no larger than one were encoded ahead.
+    how = {"model": "kept", "detector": "slow:0", "scheduler": address}
+    for side, kept in ((2048, 8), (64, 8 + 8 * 4)):
+        settings = EverythingSettings(tile=side, tile_overlap=32)
+        segany.label(image, tmp_path / "out.zarr", settings=settings, embeddings=tmp_path / "e", **how)
+        assert len(list((tmp_path / "e").glob("*/*/zarr.json"))) == kept
 
 
 def test_what_is_missing_is_said(address: str, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -26,6 +26,9 @@ from napari_segany.session.planes import PlaneSearch, enlarged
 from napari_segany.session.propagation import Done, Run, Visit, Way
 from napari_segany.session.stitching import Piece
 from napari_segany.session.tiling import Search
+
+if TYPE_CHECKING:
+    from napari_segany.io.embeddings import EmbeddingStore
 
 #: Models and searches kept by a worker.
 KEPT = 2
@@ -65,6 +68,8 @@ class Task:
     ----------
     token : str
         Names the task, so that a worker prepares it once.
+    embeddings : Path, optional
+        A folder that all workers see, where tiles are kept for the next search.
     """
 
     token: str
@@ -75,6 +80,7 @@ class Task:
     full: tuple[int, int]
     model: str
     output: Path
+    embeddings: Path | None
 
 
 _KEPT: OrderedDict[Any, Any] = OrderedDict()
@@ -103,7 +109,16 @@ def _search(task: Task) -> PlaneSearch:
     model, what = _model(task.model), task.what
     if isinstance(what, EverythingSearch) and what.detector is not None:
         what = replace(what, detector=_model(str(what.detector)))
-    return _kept(task.token, lambda: PlaneSearch(model, task.stack.open(), what, task.example_frame, task.region))
+    store = None if task.embeddings is None else _store(task.embeddings)
+    return _kept(
+        task.token, lambda: PlaneSearch(model, task.stack.open(), what, task.example_frame, task.region, store)
+    )
+
+
+def _store(folder: Path, limit: int | None = None) -> EmbeddingStore:
+    from napari_segany.io.embeddings import LIMIT, EmbeddingStore
+
+    return _kept(("store", folder, limit), lambda: EmbeddingStore(folder, LIMIT if limit is None else limit))
 
 
 @told_where
@@ -131,9 +146,7 @@ def finish(task: Task, frame: int, pieces: Sequence[Sequence[Piece]]) -> int:
 @told_where
 def precompute(stack: Stack, model: str, folder: Path, limit: int, frame: int) -> bool:
     """Encode one plane ahead; see `napari_segany.precompute`."""
-    from napari_segany.io.embeddings import EmbeddingStore
-
-    store = _kept(("store", folder, limit), lambda: EmbeddingStore(folder, limit))
+    store = _store(folder, limit)
     frames = _kept(stack.image.path, stack.open)
     return bool(store.precompute(_model(model), frames[frame], frames.intensity))
 

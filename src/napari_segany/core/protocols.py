@@ -125,12 +125,35 @@ class StorableModel(Protocol):
         ...
 
 
+@runtime_checkable
+class SurveyingModel(Protocol):
+    """A `StorableModel` whose searches share more than the embedding."""
+
+    def survey(self, embedding: Any) -> Any:
+        """Do now what any search of an embedding needs, once; `pack` keeps it."""
+        ...
+
+
 class EmbeddingCache(Protocol):
     """A place where embeddings are kept."""
 
     def embed(self, model: ImageModel, image: np.ndarray, intensity: IntensityRange | None = None) -> Embedding:
         """The embedding of an image, kept from before or made and kept now."""
         ...
+
+    def surveyed(self, model: ImageModel, image: np.ndarray, intensity: IntensityRange | None = None) -> Embedding:
+        """The same with all that the model's searches share; see `SurveyingModel`."""
+        ...
+
+
+class NoCache:
+    """Embeddings are made each time; an `EmbeddingCache` that keeps none."""
+
+    def embed(self, model: ImageModel, image: np.ndarray, intensity: IntensityRange | None = None) -> Embedding:
+        """See `EmbeddingCache.embed`."""
+        return model.embed(image, intensity)
+
+    surveyed = embed
 
 
 class Tracker(Protocol):

@@ -20,7 +20,7 @@ import numpy as np
 from napari_segany.core.errors import StorageError
 from napari_segany.core.intensity import IntensityRange
 from napari_segany.core.paths import exists
-from napari_segany.core.protocols import Embedding, ImageModel, StorableModel
+from napari_segany.core.protocols import Embedding, ImageModel, StorableModel, SurveyingModel
 
 #: Bytes kept unless another limit is chosen.
 LIMIT = 50_000_000_000
@@ -77,13 +77,26 @@ class EmbeddingStore:
         Models that are not a `StorableModel` encode each time. When the disk
         is full, a warning says so once, and the work goes on.
         """
+        return self._kept(model, image, intensity, False)
+
+    def surveyed(self, model: ImageModel, image: np.ndarray, intensity: IntensityRange | None = None) -> Embedding:
+        """The same for an image that is searched, as tiles are; see `EmbeddingCache.surveyed`.
+
+        Of a model that finds objects by what it makes of the embedding first,
+        this is kept too, as an embedding of its own.
+        """
+        return self._kept(model, image, intensity, isinstance(model, SurveyingModel))
+
+    def _kept(self, model: ImageModel, image: np.ndarray, intensity: IntensityRange | None, survey: bool) -> Embedding:
         if not isinstance(model, StorableModel):
             return model.embed(image, intensity)
-        path = self._path(model, image, intensity)
+        path = self._path(model, image, intensity, survey)
         kept = _read(path)
         if kept is not None:
             return model.unpack(kept, image, intensity)
         made = model.embed(image, intensity)
+        if survey and isinstance(model, SurveyingModel):
+            model.survey(made)
         try:
             self._write(path, model.pack(made))
         except StorageError as error:
@@ -109,8 +122,10 @@ class EmbeddingStore:
         self._write(path, model.pack(model.embed(image, intensity)))
         return True
 
-    def _path(self, model: StorableModel, image: np.ndarray, intensity: IntensityRange | None) -> Path:
-        digest = hashlib.sha256(f"{image.shape}{image.dtype.str}{intensity}".encode())
+    def _path(
+        self, model: StorableModel, image: np.ndarray, intensity: IntensityRange | None, survey: bool = False
+    ) -> Path:
+        digest = hashlib.sha256(f"{image.shape}{image.dtype.str}{intensity}{'survey' * survey}".encode())
         digest.update(np.ascontiguousarray(image).data)
         name = re.sub(r"[^\w.-]", "_", str(getattr(model, "name", "model")))
         return self.folder / f"{name}-{model.fingerprint}" / digest.hexdigest()[:32]

@@ -61,7 +61,8 @@ class ConceptSession(TrackSession):
         tiled = place is not None or max(self._frame_shape) > settings.tile
         image = self.frames.plane(self._check_frame(frame)) if tiled else self.embedding(frame)
         intensity = self.frames.intensity
-        return find(self.model, image, checked_text(text), shown, others, settings, intensity, progress, place)
+        words, kept = checked_text(text), self.embeddings
+        return find(self.model, image, words, shown, others, settings, intensity, progress, place, kept)
 
     def propose(
         self,
@@ -118,7 +119,7 @@ class ConceptSession(TrackSession):
     def _search(self, frame: int, what: Search, region: Box | None, shown: int, progress: Progress | None) -> Instances:
         """Look at a frame tile by tile, by examples on the frame `shown`."""
         plane, examples = self.frames.plane(frame), self.frames.plane(shown)
-        return search(self.model, plane, what, self.frames.intensity, progress, region, examples)
+        return search(self.model, plane, what, self.frames.intensity, progress, region, examples, self.embeddings)
 
     def _nearest_confirmed(self, frame: int) -> int | None:
         """Frame nearest to `frame` on which something is confirmed, itself included."""

@@ -15,7 +15,7 @@ from napari_segany.core.instances import Found, Instances, best_of_overlapping, 
 from napari_segany.core.intensity import IntensityRange
 from napari_segany.core.masks import bounding_box, remove_small_parts
 from napari_segany.core.prompts import Prompt
-from napari_segany.core.protocols import Embedding, ImageModel
+from napari_segany.core.protocols import Embedding, EmbeddingCache, ImageModel
 from napari_segany.core.settings import EverythingSettings, FindSettings
 from napari_segany.session.finding import concept_model, tidied
 from napari_segany.session.stitching import Piece, stitch
@@ -137,6 +137,7 @@ class EverythingSearch:
         model: ImageModel,
         image: Any,
         intensity: IntensityRange | None,
+        embeddings: EmbeddingCache,
         progress: Callable[[int, int], bool | None] | None = None,
     ) -> Callable[[np.ndarray], Instances]:
         """Nothing to prepare."""
@@ -144,8 +145,8 @@ class EverythingSearch:
         def look(tile: np.ndarray) -> Instances:
             boxes = None
             if self.detector is not None:
-                boxes = proposals(self.detector, self.detector.embed(tile, intensity), self.text)
-            return everything(model, model.embed(tile, intensity), self.settings, progress, boxes)
+                boxes = proposals(self.detector, embeddings.surveyed(self.detector, tile, intensity), self.text)
+            return everything(model, embeddings.surveyed(model, tile, intensity), self.settings, progress, boxes)
 
         return look
 

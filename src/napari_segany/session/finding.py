@@ -13,7 +13,7 @@ from napari_segany.core.concepts import Examples
 from napari_segany.core.errors import InvalidPromptError, UnsupportedError
 from napari_segany.core.instances import Instances, best_of_overlapping
 from napari_segany.core.intensity import IntensityRange
-from napari_segany.core.protocols import ConceptModel, Embedding, ImageModel
+from napari_segany.core.protocols import ConceptModel, Embedding, EmbeddingCache, ImageModel, NoCache
 from napari_segany.core.settings import FindSettings
 from napari_segany.session.stitching import Piece, stitch
 from napari_segany.session.tiling import Progress, cut, search
@@ -42,6 +42,7 @@ def find(
     intensity: IntensityRange | None = None,
     progress: Progress | None = None,
     region: Box | None = None,
+    embeddings: EmbeddingCache | None = None,
 ) -> Instances:
     """Find every object; see `napari_segany.find`.
 
@@ -61,10 +62,12 @@ def find(
     if text is None and not len(exemplars):
         raise InvalidPromptError("Say what to look for: a word, or boxes around one or more examples.")
     if isinstance(image, Embedding) or (region is None and max(image.shape[:2]) <= settings.tile):
-        embedding = image if isinstance(image, Embedding) else model.embed(np.asarray(image), intensity)
+        cache = embeddings or NoCache()
+        embedding = image if isinstance(image, Embedding) else cache.surveyed(model, np.asarray(image), intensity)
         examples = [Examples(embedding, exemplars, negatives)] if len(exemplars) + len(negatives) else []
         return tidied(network.find(embedding, network.describe(text, examples), settings), settings)
-    return search(model, image, FindSearch(text, exemplars, negatives, settings), intensity, progress, region)
+    what = FindSearch(text, exemplars, negatives, settings)
+    return search(model, image, what, intensity, progress, region, embeddings=embeddings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,13 +84,13 @@ class FindSearch:
         return self.settings.tile, self.settings.tile_overlap
 
     def begin(
-        self, model: ImageModel, image: Any, intensity: IntensityRange | None
+        self, model: ImageModel, image: Any, intensity: IntensityRange | None, embeddings: EmbeddingCache
     ) -> Callable[[np.ndarray], Instances]:
         """Describe the concept."""
         network = concept_model(model)
-        shown = _examples(model, image, self.exemplars, self.negatives, self.settings, intensity)
+        shown = _examples(model, image, self.exemplars, self.negatives, self.settings, intensity, embeddings)
         described = network.describe(self.text, shown)
-        return lambda tile: network.find(model.embed(tile, intensity), described, self.settings)
+        return lambda tile: network.find(embeddings.surveyed(model, tile, intensity), described, self.settings)
 
     def join(
         self, model: ImageModel, shape: tuple[int, int], pieces: Sequence[Piece], windows: Sequence[Box]
@@ -103,6 +106,7 @@ def _examples(
     negatives: np.ndarray,
     settings: FindSettings,
     intensity: IntensityRange | None,
+    embeddings: EmbeddingCache,
 ) -> list[Examples]:
     """Each example in the middle of a tile of its own surroundings."""
     shown, side, extent = [], settings.tile, np.array(image.shape[:2])
@@ -117,7 +121,7 @@ def _examples(
             window = (int(start[0]), int(start[1]), *(int(v) for v in np.minimum(start + side, extent)))
             moved = (box - np.tile(start, 2))[None]
             none = np.zeros((0, 4))
-            embedding = model.embed(cut(image, window), intensity)  # type: ignore[arg-type]
+            embedding = embeddings.embed(model, cut(image, window), intensity)  # type: ignore[arg-type]
             shown.append(Examples(embedding, *((moved, none) if positive else (none, moved))))
     return shown
 

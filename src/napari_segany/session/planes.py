@@ -13,7 +13,7 @@ from napari_segany.core.boxes import Box
 from napari_segany.core.errors import UnreadableError
 from napari_segany.core.instances import Instances
 from napari_segany.core.intensity import IntensityRange
-from napari_segany.core.protocols import ImageModel
+from napari_segany.core.protocols import EmbeddingCache, ImageModel, NoCache
 from napari_segany.session.stitching import Piece
 from napari_segany.session.tiling import Search, cut, pieces_of, tiles, within
 
@@ -63,6 +63,8 @@ class PlaneSearch:
         The plane that examples lie on.
     region : (y0, x0, y1, x1), optional
         The part of each plane to look at; all by default.
+    embeddings : EmbeddingCache, optional
+        Where tiles are kept for the next search.
 
     Attributes
     ----------
@@ -77,6 +79,7 @@ class PlaneSearch:
         what: Search,
         example_frame: int = 0,
         region: Box | None = None,
+        embeddings: EmbeddingCache | None = None,
     ) -> None:
         self.model, self.frames, self.what = model, frames, what
         shown = frames.plane(example_frame)
@@ -84,7 +87,7 @@ class PlaneSearch:
         self.region = region or (0, 0, *self.shape)
         self.extent = self.region[2] - self.region[0], self.region[3] - self.region[1]
         self.windows = list(tiles(self.extent, *what.sides(model)))
-        self._look = what.begin(model, shown, frames.intensity)
+        self._look = what.begin(model, shown, frames.intensity, embeddings or NoCache())
         self._pixels = Ahead(self._cut)
 
     def tile(self, frame: int, number: int, later: tuple[int, int] | None = None) -> list[Piece]:

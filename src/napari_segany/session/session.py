@@ -20,6 +20,7 @@ from napari_segany.core.protocols import (
     FrameSource,
     ImageModel,
     LabelStore,
+    NoCache,
     StackModel,
     Tracker,
 )
@@ -184,10 +185,7 @@ class Session:
             return promise.result()
         try:
             image, intensity = self.frames[frame], self.frames.intensity
-            if self.embeddings is None:
-                made = model.embed(image, intensity)
-            else:
-                made = self.embeddings.embed(model, image, intensity)
+            made = (self.embeddings or NoCache()).embed(model, image, intensity)
             promise.set_result(made)
         except BaseException as error:
             promise.set_exception(error)

@@ -12,7 +12,7 @@ from napari_segany.core.boxes import Box
 from napari_segany.core.errors import UnsupportedError
 from napari_segany.core.instances import Instances
 from napari_segany.core.intensity import DEFAULT_PERCENTILES, IntensityRange, estimate_range
-from napari_segany.core.protocols import ImageModel
+from napari_segany.core.protocols import EmbeddingCache, ImageModel, NoCache
 from napari_segany.session.stitching import Piece
 
 #: Longest side of the thinned-out image from which the intensities of a large one are estimated.
@@ -29,7 +29,7 @@ class Search(Protocol):
         ...
 
     def begin(
-        self, model: ImageModel, image: Any, intensity: IntensityRange | None
+        self, model: ImageModel, image: Any, intensity: IntensityRange | None, embeddings: EmbeddingCache
     ) -> Callable[[np.ndarray], Instances]:
         """Prepare once, on the image (H, W[, C]) that examples lie on, to look at any number of tiles."""
         ...
@@ -49,6 +49,7 @@ def search(
     progress: Progress | None = None,
     region: Box | None = None,
     shown: Any = None,
+    embeddings: EmbeddingCache | None = None,
 ) -> Instances:
     """Look for objects in an image, of which one tile at a time is read.
 
@@ -63,11 +64,13 @@ def search(
         The part of the image to look at; the objects are those of the part cut out, placed in the whole.
     shown : (H, W[, C]) array-like, optional
         The image that examples lie on, `image` by default.
+    embeddings : EmbeddingCache, optional
+        Where tiles are kept for the next search.
     """
     shape = int(image.shape[0]), int(image.shape[1])
     region = region or (0, 0, *shape)
     intensity = intensity or sampled_range(image)
-    look = what.begin(model, image if shown is None else shown, intensity)
+    look = what.begin(model, image if shown is None else shown, intensity, embeddings or NoCache())
     extent = region[2] - region[0], region[3] - region[1]
     windows = list(tiles(extent, *what.sides(model)))
     pieces: list[Piece] = []

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from napari_segany.core.boxes import Box
 from napari_segany.core.masks import bounding_box
 from napari_segany.models.nano.network import STRIDES, WINDOW, Encoder
+from napari_segany.models.nano.survey import Survey
 
 #: Levels larger than this many pixels a side are encoded in parts of it.
 TILE = 2048
@@ -68,6 +69,8 @@ class NanoEmbedding:
         Level k sees the image at ``2 ** -k`` of its size; negative levels enlarge it.
     recent : dict of (level, origin) -> features of a window
         The last windows that were encoded by themselves.
+    survey : Survey, optional
+        Once it was searched.
     """
 
     image_shape: tuple[int, int]
@@ -75,6 +78,7 @@ class NanoEmbedding:
     image: Tensor
     levels: dict[int, Features] = field(default_factory=dict)
     recent: dict[tuple[int, tuple[int, int]], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    survey: Survey | None = None
     # A click and a propagation may ask for the same frame at once.
     _lock: RLock = field(default_factory=RLock, repr=False, compare=False)
 

@@ -75,17 +75,15 @@ def find(model: NanoModel, embedding: NanoEmbedding, described: Described, setti
     overlapping ones the best stays (Archit et al. 2025 show that neither half
     does as well alone).
     """
-    prompts = [Prompt(box=box) for box in model.propose_boxes(embedding)]
-    answers = model.predict(embedding, prompts) if prompts else []
-    own = model.everything_settings
-    good = [i for i, answer in enumerate(answers) if own.accepts(answer)[0]]
-    prompts, answers = [prompts[i] for i in good], [answers[i] for i in good]
+    survey, own = model.survey(embedding), model.everything_settings
+    good = [i for i, answer in enumerate(survey.answers) if own.accepts(answer)[0]]
+    answers = [survey.answers[i] for i in good]
     found = [answer.patch(0) for answer in answers]
     # Of masks with a predicted IoU of a quarter about half are right, on annotated images.
     scores = np.sqrt([float(answer.scores[0]) for answer in answers])
     if not found:
         return Instances.from_patches(embedding.image_shape, [], [])
-    codes = model.codes(embedding, prompts, answers)
+    codes = survey.codes[good]
     scores = scores * _meant(model, codes, np.array([_size(patch) for _, patch in found]), described)
     kept = [
         i

@@ -20,7 +20,7 @@ from napari_segany.core.prompts import Prompt
 from napari_segany.core.protocols import Multimask
 from napari_segany.core.settings import EverythingSettings, FindSettings
 from napari_segany.models.batches import in_batches, in_memory
-from napari_segany.models.nano import finder
+from napari_segany.models.nano import finder, survey
 from napari_segany.models.nano.concepts import ANYTHING, CONCEPTS
 from napari_segany.models.nano.embedding import Features, NanoEmbedding
 from napari_segany.models.nano.figures import describe
@@ -28,6 +28,7 @@ from napari_segany.models.nano.finder import Described
 from napari_segany.models.nano.network import Nano
 from napari_segany.models.nano.prompt_maps import render
 from napari_segany.models.nano.proposals import BLANK, FIRST_LOOK, basins, suitable_levels
+from napari_segany.models.nano.survey import Survey
 from napari_segany.models.nano.tracker import NanoTracker
 from napari_segany.models.nano.views import Answer, View, search_views, view_of, vote
 from napari_segany.models.nano.windows import to_windows
@@ -94,9 +95,10 @@ class NanoModel:
         return fingerprint(self.network)
 
     def pack(self, embedding: NanoEmbedding) -> dict[str, np.ndarray]:
-        """See `StorableModel.pack`; other zoom levels than the image's own are encoded anew."""
+        """See `StorableModel.pack`; other zoom levels than the image's own are encoded anew, but not surveyed anew."""
         features = embedding.encode_level(self.network.encoder, 0)
-        return {name: to_half(getattr(features, name)) for name in ("fine", "coarse", "dense")}
+        parts = {name: to_half(getattr(features, name)) for name in ("fine", "coarse", "dense")}
+        return parts if embedding.survey is None else parts | survey.pack(embedding.survey)
 
     def unpack(
         self, arrays: Mapping[str, np.ndarray], image: np.ndarray, intensity: IntensityRange | None = None
@@ -105,6 +107,8 @@ class NanoModel:
         embedding = self._unencoded(image, intensity)
         fine, coarse, dense = (from_half(arrays[name], self.device, self.dtype) for name in ("fine", "coarse", "dense"))
         embedding.levels[0] = Features(fine, coarse, dense)
+        if "boxes" in arrays:
+            embedding.survey = survey.unpack(arrays, embedding.image_shape, embedding.coarsest, self.device)
         return embedding
 
     @torch.inference_mode()
@@ -116,6 +120,11 @@ class NanoModel:
         A prompt without box or mask does not tell how large its object is: it
         is looked at on several zoom levels, which then vote.
         """
+        self.check(embedding)
+        if embedding.survey is not None and multimask is not True:
+            known = embedding.survey.answers_to(prompts)
+            if known is not None:
+                return known
         chosen, looks = self.looks(embedding, prompts)
         answers = {i: looks[i][view] for i, view in enumerate(chosen)}
         self._judge({i: looks[i] for i, prompt in enumerate(prompts) if prompt.is_ambiguous}, chosen, answers)
@@ -160,7 +169,7 @@ class NanoModel:
 
     @torch.inference_mode()
     def propose_boxes(self, embedding: NanoEmbedding) -> np.ndarray:
-        """Boxes (y0, x0, y1, x1) of the objects that the encoder's dense maps show, (N, 4).
+        """Boxes (y0, x0, y1, x1) in whole pixels of the objects that the encoder's dense maps show, (N, 4).
 
         A first look at the image magnified twice tells how large objects are, and so which levels show them best.
         Only what the image's own level does not show blank is magnified.
@@ -170,6 +179,8 @@ class NanoModel:
             dense = embedding.encode_level(self.network.encoder, level, where).dense[0]
             return dense.float().sigmoid().cpu().numpy()
 
+        if embedding.survey is not None:
+            return embedding.survey.boxes
         where = maps(0)[0] > BLANK
         if not where.any():
             return np.zeros((0, 4))
@@ -181,6 +192,16 @@ class NanoModel:
         boxes = np.minimum(np.concatenate(found), np.array(embedding.image_shape * 2))
         boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
         return boxes[np.sort(non_maximum_suppression(boxes, -np.arange(len(boxes)), SAME_BOX))]
+
+    @torch.inference_mode()
+    def survey(self, embedding: NanoEmbedding) -> Survey:
+        """See `SurveyingModel.survey`: all objects that are proposed, drawn and told apart."""
+        if embedding.survey is None:
+            boxes = self.propose_boxes(embedding)
+            prompts = [Prompt(box=box) for box in boxes]
+            answers = self.predict(embedding, prompts) if prompts else []
+            embedding.survey = Survey(boxes, answers, self.codes(embedding, prompts, answers))
+        return embedding.survey
 
     @torch.inference_mode()
     def describe(self, text: str | None, examples: Sequence[Examples]) -> Described:
@@ -205,7 +226,8 @@ class NanoModel:
 
         for same_level in _by_level((i, view) for i, view in views.items() if view is not None):
             in_batches(same_level, BATCH, encode)
-        return torch.stack([codes[i] for i in range(len(prompts))]).float()
+        none = torch.zeros(0, self.network.concepts.code.out_features, device=self.device)
+        return torch.stack([codes[i] for i in range(len(prompts))]).float() if prompts else none
 
     def check(self, embedding: NanoEmbedding) -> None:
         """Raise `UnsupportedError` when an embedding was made by another model."""
