@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from napari_segany.core.axes import choose_planes
-from napari_segany.core.errors import InvalidImageError, InvalidLabelsError, StorageError, first_line
+from napari_segany.core.errors import InvalidImageError, InvalidLabelsError, StorageError
 from napari_segany.core.paths import exists
 from napari_segany.core.shown import Shown
 from napari_segany.core.state import SessionState
 from napari_segany.io.frames import Frames
 from napari_segany.io.label_checks import check_label_dtype
-from napari_segany.io.labels import LabelArray, ZarrLabels, check_writable, open_labels
+from napari_segany.io.labels import LabelArray, ZarrLabels, check_writable, open_labels, read_part
 from napari_segany.io.ngff import DEFAULT_NAME, move_labels
 from napari_segany.io.session_store import load_state
 from napari_segany.io.sources import Source, open_source
@@ -48,12 +48,7 @@ class FolderLabels:
         return int(self.shape[0])
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        try:
-            return np.asarray(self._array[index])
-        except IndexError:
-            raise
-        except Exception as error:
-            raise StorageError(f"A part of the labels in {self._path} is damaged ({first_line(error)}).") from error
+        return read_part(self._array, index, self._path)
 
     def __setitem__(self, index: Any, value: Any) -> None:
         if self._store is None:

@@ -165,13 +165,8 @@ class ZarrLabels:
             ) from error
 
     def slice(self, index: Any) -> np.ndarray:
-        """Read a part of the array."""
-        try:
-            return np.asarray(self._array[index])
-        except IndexError:
-            raise
-        except Exception as error:
-            raise StorageError(f"A frame of the labels in {self.path} is damaged ({first_line(error)}).") from error
+        """Read a part of the array; see `read_part`."""
+        return read_part(self._array, index, self.path)
 
     def write(self, frame: int, labels: np.ndarray) -> None:
         """Replace one frame; returns when it is on disk.
@@ -292,6 +287,22 @@ class LabelArray:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return np.asarray(self._labels.slice(...), dtype=dtype)
+
+
+def read_part(array: Any, index: Any, path: Path) -> np.ndarray:
+    """Index labels that lie in a folder.
+
+    Raises
+    ------
+    StorageError
+        Their data are damaged.
+    """
+    try:
+        return np.asarray(array[index])
+    except IndexError:
+        raise
+    except Exception as error:
+        raise StorageError(f"A part of the labels in {path} is damaged ({first_line(error)}).") from error
 
 
 def _sweep(path: Path, name: str) -> None:
