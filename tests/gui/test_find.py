@@ -163,14 +163,15 @@ def test_a_search_of_many_tiles_tells_how_far_it_is_and_can_be_stopped(
     looked: list[Any] = []
 
     def waiting(*args: Any) -> Instances:
-        looked.append(go_on.wait(10) if looked else None)
+        looked.append(args)
+        assert len(looked) == 1 or go_on.wait(10)
         return once(seen, *args)
 
     monkeypatch.setattr(seen, "find", waiting)
     assert not concepts.stop.isEnabled()
     concepts.text.setEditText("island")
     concepts.run.click()
-    bench.qtbot.waitUntil(lambda: concepts.head.text() == "Find: 1 of 4 tiles")
+    bench.qtbot.waitUntil(lambda: concepts.head.text() == "Find: 1 of 4 tiles" and len(looked) == 2)
     concepts.stop.click()
     go_on.set()
     bench.settle()
