@@ -1,6 +1,6 @@
 """Embeddings on disk: size, error, and the start of work on a stack that was encoded before.
 
-``python benchmarks/embeddings.py --planes 100 --side 512``
+``python benchmarks/embeddings.py --planes 100 --side 512 --plane 2048``; ``--planes 0`` leaves the stack out.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from clock import timed
+from clock import seconds, timed
 
 import napari_segany as segany
 from napari_segany.core.masks import mask_iou
@@ -43,13 +43,8 @@ def error(model: NanoModel, image: np.ndarray) -> tuple[float, float]:
     return worst, float(np.mean([mask_iou(a, b) for a, b in zip(*masks, strict=True)]))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--planes", type=int, default=100)
-    parser.add_argument("--side", type=int, default=512)
-    args = parser.parse_args()
-    stack = planes(args.planes, args.side)
-    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}; {args.planes} planes of {args.side} px, nano")
+def stack_kept(stack: np.ndarray) -> None:
+    """Size, error and time of the embeddings of a stack."""
     for dtype in ("float32", "bfloat16"):
         worst, iou = error(segany.load_model("nano", device="cpu", dtype=dtype), stack[0])  # type: ignore[arg-type]
         print(f"  {dtype}: features kept as float16 differ by {worst:.0e}, masks by an IoU of {iou:.4f}")
@@ -64,9 +59,44 @@ def main() -> None:
         values = sum(array.size for array in model.pack(model.embed(stack[0])).values())
     print(f"  encoded and kept in {first:.1f} s, found again in {warm:.1f} s: {first / warm:.1f}x")
     print(
-        f"  {used / args.planes / 1e6:.2f} MB a plane on disk, {used / args.planes / (4 * values):.0%} of float32; "
-        f"the planes themselves have {stack.nbytes / args.planes / 1e6:.2f} MB each"
+        f"  {used / len(stack) / 1e6:.2f} MB a plane on disk, {used / len(stack) / (4 * values):.0%} of float32; "
+        f"the planes themselves have {stack.nbytes / len(stack) / 1e6:.2f} MB each"
     )
+
+
+def tiles(model: NanoModel, side: int) -> None:
+    """Search one plane tile by tile: without a store, with an empty one, and for other things with a full one."""
+    image = planes(1, side)[0]
+    with tempfile.TemporaryDirectory() as folder:
+        for word, threshold, kept in (
+            ("nucleus", 0.5, None),
+            ("nucleus", 0.5, folder),
+            ("nucleus", 0.3, folder),
+            ("object", 0.5, folder),
+        ):
+            found: list[int] = []
+            spent = seconds(
+                lambda word=word, threshold=threshold, kept=kept, found=found: found.append(  # type: ignore[misc]
+                    len(segany.find(image, word, threshold=threshold, model=model, embeddings=kept))
+                )
+            )
+            used = EmbeddingStore(folder).used / 1e6
+            print(f"  {word} above {threshold}: {found[0]} objects in {spent:.1f} s of a processor, {used:.1f} MB kept")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--planes", type=int, default=100)
+    parser.add_argument("--side", type=int, default=512)
+    parser.add_argument("--plane", type=int, default=2048, help="side of the one that is searched in tiles, 0 for none")
+    args = parser.parse_args()
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, nano")
+    if args.planes:
+        print(f"{args.planes} planes of {args.side} px")
+        stack_kept(planes(args.planes, args.side))
+    if args.plane:
+        print(f"find on one plane of {args.plane} px, in tiles")
+        tiles(segany.load_model("nano", device="cpu"), args.plane)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
