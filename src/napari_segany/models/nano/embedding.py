@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from threading import RLock
 
 import numpy as np
@@ -82,6 +83,11 @@ class NanoEmbedding:
     # A click and a propagation may ask for the same frame at once.
     _lock: RLock = field(default_factory=RLock, repr=False, compare=False)
 
+    @cached_property
+    def ground(self) -> Tensor:
+        """What windows show beyond the image's edge: its median, one for each channel, (1, 3, 1, 1)."""
+        return self.image.float().flatten(2).median(dim=2).values[..., None, None].to(self.image.dtype)
+
     @property
     def coarsest(self) -> int:
         """Highest level at which the image still fills half a window."""
@@ -141,7 +147,8 @@ class NanoEmbedding:
         new = [origin for origin in dict.fromkeys(origins) if (level, origin) not in self.recent]
         made = {}
         if new:
-            fine, coarse, _ = encoder(torch.cat([_cut_image(self.image, level, origin) for origin in new]))
+            cut = [_cut_image(self.image, level, origin, self.ground) for origin in new]
+            fine, coarse, _ = encoder(torch.cat(cut))
             made = {origin: (fine[i : i + 1], coarse[i : i + 1]) for i, origin in enumerate(new)}
         found = [made.get(origin) or self.recent[level, origin] for origin in origins]
         self.recent.update({(level, origin): features for origin, features in made.items()})
@@ -239,24 +246,31 @@ def _cut(features: Tensor, y: int, x: int, side: int) -> Tensor:
     return F.pad(inside, (left, side - left - inside.shape[3], top, side - top - inside.shape[2]))
 
 
-def _cut_image(image: Tensor, level: int, origin: tuple[int, int]) -> Tensor:
-    """Cut one window of a level straight out of the image, (1, 3, WINDOW, WINDOW)."""
-    height, width = image.shape[2:]
+def _cut_image(image: Tensor, level: int, origin: tuple[int, int], ground: Tensor) -> Tensor:
+    """Cut one window of a level straight out of the image, (1, 3, WINDOW, WINDOW).
+
+    Beyond the image's edge it is as bright as the ground, as in training:
+    pixels of the edge that go on look like objects.
+    """
     scale = 2.0**level
     side = WINDOW * scale
-    y, x = origin[0] * scale, origin[1] * scale
     margin = max(1, math.ceil(scale))
-    y0, x0 = math.floor(y) - margin, math.floor(x) - margin
     size = math.ceil(side) + 2 * margin + 1
-    rows = torch.arange(y0, y0 + size, device=image.device).clamp(0, height - 1)
-    cols = torch.arange(x0, x0 + size, device=image.device).clamp(0, width - 1)
+    firsts = [math.floor(o * scale) - margin for o in origin]
+    rows, cols = (
+        torch.arange(first, first + size, device=image.device).clamp(0, extent - 1)
+        for first, extent in zip(firsts, image.shape[2:], strict=True)
+    )
     patch = image[:, :, rows][:, :, :, cols].float()
     if level > 0:
         # Smooth before thinning out, as the resized level does.
         patch = F.interpolate(
             patch, size=(round(size / scale),) * 2, mode="bilinear", align_corners=False, antialias=True
         )
-    unit = torch.linspace(0.5, WINDOW - 0.5, WINDOW, device=image.device) / WINDOW * side
-    along_y, along_x = ((start - first + unit) / size * 2 - 1 for start, first in ((y, y0), (x, x0)))
+    centres = torch.linspace(0.5, WINDOW - 0.5, WINDOW, device=image.device) * scale
+    places = [centres + o * scale for o in origin]
+    along_y, along_x = ((at - first) / size * 2 - 1 for at, first in zip(places, firsts, strict=True))
     grid = torch.stack(torch.meshgrid(along_y, along_x, indexing="ij")[::-1], dim=-1)[None]
-    return F.grid_sample(patch, grid, mode="bilinear", padding_mode="border", align_corners=False).to(image.dtype)
+    shown = F.grid_sample(patch, grid, mode="bilinear", padding_mode="border", align_corners=False).to(image.dtype)
+    inside_y, inside_x = ((at > 0) & (at < extent) for at, extent in zip(places, image.shape[2:], strict=True))
+    return torch.where(inside_y[:, None] & inside_x, shown, ground)
