@@ -495,6 +495,8 @@ def models_list(as_json: AsJson = False) -> None:
         return
     for info in models:
         state = "installed" if info.installed else f"get it from {info.url}"
+        if info.provenance is not None:
+            state += f", taught from {info.provenance['base']}"
         print(f"{info.name:22} {info.family:11} {info.size / 1e6:6.0f} MB  {info.licence:14} {state}")
 
 

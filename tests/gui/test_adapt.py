@@ -33,11 +33,13 @@ class Teacher:
             if progress(FitReport(step, steps, 1.0 / step)) is False:
                 return base
             self.go_on.wait(10)
-        api.list_models().append(ModelInfo(name, "fake", DiscModel.capabilities, 0, "your own", True, False))
-        model = DiscModel(name)
-        model.provenance = {  # type: ignore[attr-defined]
-            "objects": 3, "held_out": 1, "steps": steps, "before": 0.5, "after": 0.75, "note": "",
+        provenance = {
+            "base": "disc", "objects": 3, "held_out": 1, "steps": steps, "before": 0.5, "after": 0.75, "note": "",
         }  # fmt: skip
+        can = DiscModel.capabilities
+        api.list_models().append(ModelInfo(name, "fake", can, 0, "your own", True, False, provenance=provenance))
+        model = DiscModel(name)
+        model.provenance = provenance  # type: ignore[attr-defined]
         return model
 
 
@@ -79,7 +81,11 @@ def test_model_learns_what_was_accepted_and_answers_at_once(open_bench: Any, tea
     assert bench.controller._model.name == "mine"
     assert len(bench.widget.adapt.plot.losses) == 3
     text = bench.widget.adapt.result.text()
-    assert "3 objects" in text and "IoU 0.50 before, 0.75 now" in text
+    assert "from disc" in text and "3 objects" in text and "IoU 0.50 before, 0.75 now" in text
+    models = bench.widget.models
+    assert models.chosen.name == "mine" and models.taught.text() == text
+    models.table.selectRow(0)
+    assert models.taught.text() == ""
 
 
 @pytest.fixture

@@ -45,11 +45,14 @@ def test_a_taught_model_is_saved_listed_and_loaded_with_its_provenance(cache: Pa
     assert (model.provenance["objects"], model.provenance["held_out"]) == (8, 2)
     assert {"before", "after", "date"} <= model.provenance.keys()
     (listed,) = [info for info in segany.list_models() if info.name == "rings"]
-    assert listed.installed and listed.family == "nano"
+    assert listed.installed and listed.family == "nano" and listed.provenance == model.provenance
     loaded = segany.load_model("rings")
     assert loaded.name == "rings" and loaded.provenance == model.provenance
     for a, b in zip(model.network.parameters(), loaded.network.parameters(), strict=True):
         torch.testing.assert_close(a.float(), b.float(), rtol=1e-2, atol=1e-3)
+    for spoiled in ('{"family": "nano", "provenance": {"base": "nano"}}', '{"family": "nano", "provenance": "nano"}'):
+        (cache / "models" / "rings.json").write_text(spoiled)
+        assert next(info for info in segany.list_models() if info.name == "rings").provenance is None
 
 
 def test_cancelling_gives_the_model_from_before_and_saves_nothing(cache: Path) -> None:

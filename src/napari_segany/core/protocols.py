@@ -40,6 +40,8 @@ class ModelInfo:
         Whether the publisher asks for an account and an agreement.
     url : str
         Where the weights are published; empty for weights in the package.
+    provenance : mapping or None
+        What a person's own model was taught and what came of it, see `napari_segany.training.adapt.Provenance`.
     """
 
     name: str
@@ -50,6 +52,7 @@ class ModelInfo:
     installed: bool
     gated: bool
     url: str = ""
+    provenance: Mapping[str, Any] | None = None
 
     @property
     def page(self) -> str:

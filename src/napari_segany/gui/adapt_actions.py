@@ -65,7 +65,8 @@ class AdaptActions(QObject):
 
 def describe(name: str, provenance: Mapping[str, Any]) -> str:
     """Say what a model was taught and what came of it."""
-    said = f'"{name}" learned from {_count(provenance["objects"], "object")} in {_count(provenance["steps"], "step")}.'
+    learned = f"{_count(provenance['objects'], 'object')} in {_count(provenance['steps'], 'step')}"
+    said = f'"{name}" comes from {provenance["base"]} and learned from {learned}.'
     if provenance["before"] is not None:
         before, after = provenance["before"], provenance["after"]
         kept_back = _count(provenance["held_out"], "object")

@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_segany.core.protocols import ModelInfo
+from napari_segany.gui.adapt_actions import describe
 from napari_segany.gui.controls import Section, button, note
 from napari_segany.gui.preferences import preference
 
@@ -60,6 +61,7 @@ class ModelsSection(Section):
             "An access token of an account that has agreed to the licence; it is used for this download and not kept. "
             "Without one the variable HF_TOKEN counts."
         )
+        self.taught = note()
         self.licence = note()
         self.licence.setOpenExternalLinks(True)
         self.progress = QProgressBar(self)
@@ -84,16 +86,17 @@ class ModelsSection(Section):
         grid.addWidget(self.table, 0, 0, 1, 4)
         for column, widget in enumerate((self.use, self.download, self.cancel, self.bring)):
             grid.addWidget(widget, 1, column)
-        grid.addWidget(self.licence, 2, 0, 1, 2)
-        grid.addWidget(self.token, 2, 2, 1, 2)
-        grid.addWidget(self.progress, 3, 0, 1, 4)
+        grid.addWidget(self.taught, 2, 0, 1, 4)
+        grid.addWidget(self.licence, 3, 0, 1, 2)
+        grid.addWidget(self.token, 3, 2, 1, 2)
+        grid.addWidget(self.progress, 4, 0, 1, 4)
         computing = QHBoxLayout()
         computing.addWidget(QLabel("Compute on"))
         computing.addWidget(self.device, 1)
         computing.addWidget(QLabel("in"))
         computing.addWidget(self.precision, 1)
-        grid.addLayout(computing, 4, 0, 1, 4)
-        grid.addWidget(self.memory, 5, 0, 1, 4)
+        grid.addLayout(computing, 5, 0, 1, 4)
+        grid.addWidget(self.memory, 6, 0, 1, 4)
         self.table.itemSelectionChanged.connect(self.offer)
         self.show_running(False)
 
@@ -119,8 +122,9 @@ class ModelsSection(Section):
         self.offer()
 
     def offer(self) -> None:
-        """Offer what can be done with the model selected."""
+        """Offer what can be done with the model selected, and say what it was taught."""
         info = self.chosen
+        self.taught.setText("" if info is None or info.provenance is None else describe(info.name, info.provenance))
         absent = info is not None and not info.installed
         gated = info is not None and absent and info.gated
         self.use.setEnabled(info is not None and info.installed)

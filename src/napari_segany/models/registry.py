@@ -26,6 +26,8 @@ BIOIMAGE = "https://uk1s3.embassy.ebi.ac.uk/public-datasets/bioimage.io/"
 MIB = 1_000_000
 #: Of the note beside an imported model.
 VERSION = 1
+#: What that note says of a model that was taught, see `napari_segany.training.adapt.Provenance`.
+PROVENANCE = frozenset({"base", "date", "objects", "held_out", "steps", "before", "after", "note"})
 
 
 #: What families can do beyond single images.
@@ -166,7 +168,11 @@ def _own() -> list[ModelInfo]:
             continue
         family = str(_noted(path, "family", "nano") or "unknown")
         can = frozenset({"image", *CAPABILITIES.get(family, ())})
-        found.append(ModelInfo(path.stem, family, can, path.stat().st_size, "your own", True, False))
+        taught = _noted(path, "provenance", None)
+        # A note that anything may have written.
+        taught = taught if isinstance(taught, dict) and taught.keys() >= PROVENANCE else None
+        size = path.stat().st_size
+        found.append(ModelInfo(path.stem, family, can, size, "your own", True, False, provenance=taught))
     return found
 
 
