@@ -82,7 +82,9 @@ def lesson(model: ImageModel, pairs: Sequence[Pair], crops: int, seed: int) -> L
 class NanoLesson:
     """Teach the whole of nano, on windows of the images under changing looks."""
 
-    learning_rate = 5e-4
+    # With a third of it worms, which look like nothing nano knows, are half learned: on a new slide their IoU is 0.76
+    # instead of 0.82 (`benchmarks/adapt.py`). What nano draws well already is not worse for it.
+    learning_rate = 1.5e-3
 
     def __init__(self, model: NanoModel, pairs: Sequence[Pair], crops: int, seed: int) -> None:
         self._base, self._crops = model, crops
