@@ -36,7 +36,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_taught_model_is_saved_listed_and_loaded_with_its_provenance(cache: Path) -> None:
+def test_a_taught_model_is_saved_listed_and_loaded_with_its_provenance(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     image, labels = rings()
     reports: list[FitReport] = []
     model = segany.training.fit(image, labels, name="rings", steps=3, crops=2, progress=reports.append)
@@ -46,6 +48,9 @@ def test_a_taught_model_is_saved_listed_and_loaded_with_its_provenance(cache: Pa
     assert {"before", "after", "date"} <= model.provenance.keys()
     (listed,) = [info for info in segany.list_models() if info.name == "rings"]
     assert listed.installed and listed.family == "nano" and listed.provenance == model.provenance
+    # A folder of the same name lies where a script runs.
+    monkeypatch.chdir(cache)
+    (cache / "rings").mkdir()
     loaded = segany.load_model("rings")
     assert loaded.name == "rings" and loaded.provenance == model.provenance
     for a, b in zip(model.network.parameters(), loaded.network.parameters(), strict=True):

@@ -198,7 +198,8 @@ def load_model(name: str | Path, device: str = "auto", dtype: str = "auto") -> I
     where = resolve_device(device)
     precision = resolve_dtype(dtype, where)
     info = next((info for info in REGISTERED if info.name == str(name)), None)
-    if info is None and not exists(Path(name)):
+    if info is None and isinstance(name, str) and Path(name).name == name:
+        # Before whatever of this name lies in the working folder: the images that a model was taught on, for one.
         own = [models_folder() / f"{name}{suffix}" for suffix in WEIGHT_SUFFIXES]
         name = next((path for path in own if exists(path)), name)
     if info is not None and not info.url:
