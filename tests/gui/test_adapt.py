@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from qtpy.QtCore import QThreadPool
 
 from napari_segany import api, samples, training
 from napari_segany.core.errors import InvalidLabelsError
@@ -91,6 +92,8 @@ def test_model_learns_what_was_accepted_and_answers_at_once(open_bench: Any, tea
 @pytest.fixture
 def learning_bench(open_bench: Any, teacher: Teacher) -> Any:
     """A window in which a model has begun to learn one object, and waits after the first step."""
+    # As on a computer with one core.
+    QThreadPool.globalInstance().setMaxThreadCount(1)
     bench = open_bench(np.random.default_rng(0).random((40, 60)))
     bench.controller.use_tool("points")
     bench.click(10, 10)
@@ -130,7 +133,7 @@ def test_what_cannot_be_learned_is_one_sentence(open_bench: Any, teacher: Teache
     assert "already" in warnings_shown[-1]
     adapt(bench, "mine")
     wait(bench)
-    assert "0 labelled objects" in warnings_shown[-1]
+    assert "0 labelled objects" in warnings_shown[-1] and bench.widget.adapt.result.text() == ""
 
 
 def test_nano_learns_from_a_session(monkeypatch: Any, tmp_path: Any) -> None:

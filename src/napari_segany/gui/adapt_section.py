@@ -50,9 +50,9 @@ class AdaptSection(Section):
         self.run.setEnabled(not running)
         self.cancel.setEnabled(running)
         self.plot.setVisible(running or bool(self.plot.losses))
+        self.result.setText("Measuring what the model can do…" if running else "")
         if running:
             self.plot.clear()
-            self.result.setText("Measuring what the model can do…")
 
     def show_progress(self, told: tuple[Any]) -> None:
         """Plot another step."""

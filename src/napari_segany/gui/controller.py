@@ -10,7 +10,7 @@ import numpy as np
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
 from napari.utils.notifications import show_warning
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject, QThreadPool, QTimer
 from qtpy.QtCore import Signal as QtSignal  # type: ignore[attr-defined]
 
 from napari_segany import api
@@ -47,6 +47,8 @@ PREFETCH_DELAY = 300
 REDRAW_DELAY = 40
 #: The course of the current object is drawn anew at most this often, milliseconds.
 COURSE_DELAY = 150
+#: Threads there are at least for work that goes on at the same time.
+THREADS = 8
 
 
 class Controller(QObject):
@@ -102,6 +104,9 @@ class Controller(QObject):
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
+        # Clicks are answered while a stack is propagated and a model learns; Qt's own number is that of the cores.
+        pool = QThreadPool.globalInstance()
+        pool.setMaxThreadCount(max(pool.maxThreadCount(), THREADS))
         self.viewer = viewer
         self.jobs = Jobs()
         self.propagation = Propagation()
