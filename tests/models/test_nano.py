@@ -15,7 +15,7 @@ from napari_segany.models.nano.embedding import NanoEmbedding
 from napari_segany.models.nano.network import Nano
 from napari_segany.models.nano.predictor import NanoModel
 from napari_segany.models.nano.prompt_maps import WINDOW, WindowPrompts, render
-from napari_segany.models.nano.views import COMFORTABLE_SIZE, View, comfortable_level, vote
+from napari_segany.models.nano.views import COMFORTABLE_SIZE, View, comfortable_level, nearer, vote
 from napari_segany.models.nano.weights import load_nano, save_weights
 from tests.models.conformance import ImageModelConformance, picture
 from tests.models.conftest import CPU
@@ -106,6 +106,39 @@ def test_objects_are_seen_at_a_comfortable_size() -> None:
         seen = size * 2.0 ** -comfortable_level(size, coarsest=5)
         assert COMFORTABLE_SIZE / 2 < seen < COMFORTABLE_SIZE * 1.5 or size == 5
     assert comfortable_level(5000, coarsest=2) == 2
+
+
+def test_what_is_thin_in_a_box_is_looked_at_from_nearer() -> None:
+    view = View.at((96.0, 80.0), 0)
+    logits = np.full((4, 64, 64), -5.0, dtype=np.float32)
+    scores = np.full(4, 0.8, dtype=np.float32)
+    assert nearer(view, (logits, scores)) == view
+    disc, rod = logits.copy(), logits.copy()
+    y, x = np.mgrid[:64, :64] - 31.5
+    disc[0][np.hypot(y, x) < 7] = 5.0
+    rod[0][(np.abs(y) < 2) & (np.abs(x) < 8)] = 5.0
+    assert nearer(view, (disc, scores)) == view
+    closer = nearer(view, (rod, scores))
+    assert closer == View.at((96.0, 80.0), -1)
+    # Never so near that its length does not fit into the window.
+    rod[0][(np.abs(y) < 2)] = 5.0
+    assert nearer(view, (rod, scores)) == view
+
+
+def test_beyond_the_edge_of_the_image_a_window_shows_its_ground() -> None:
+    shown: list[torch.Tensor] = []
+    nano = load_nano(CPU, torch.float32)
+    nano.network.encoder.register_forward_pre_hook(lambda _, given: shown.append(given[0]))
+    image = np.full((300, 300), 40, dtype=np.uint8)
+    image[:, 290:] = 200
+    embedding = nano.embed(image)
+    nano.predict(embedding, [make_prompt((300, 300), points=[(150, 295)])])
+    windows = torch.cat([given for given in shown if given.shape[-1] == WINDOW and given.shape[-2] == WINDOW])
+    assert len(windows) > 1
+    # In the middle row: the edge lies at the middle of the window, bright before it and ground behind.
+    middle = windows[:, 0, WINDOW // 2]
+    assert (middle[:, 3 * WINDOW // 4 :] == middle[:, -1:]).all()
+    assert (middle[:, -1] < middle[:, WINDOW // 2 - 8]).all()
 
 
 def test_looks_vote_for_a_level() -> None:

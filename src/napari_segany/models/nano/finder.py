@@ -59,9 +59,8 @@ def describe(model: NanoModel, text: str | None, examples: Sequence[Examples]) -
     for shown in examples:
         for kind, boxes in enumerate((shown.boxes, shown.negatives)):
             if len(boxes):
-                prompts = [Prompt(box=box) for box in boxes]
-                answers = model.predict(shown.embedding, prompts)
-                codes[kind].append(model.codes(shown.embedding, prompts, answers))
+                answers = model.answer(shown.embedding, [Prompt(box=box) for box in boxes])
+                codes[kind].append(model.codes(shown.embedding, answers))
                 sizes += [_size(answer.patch(0)[1]) for answer in answers] if kind == 0 else []
     none = torch.zeros(0, model.network.concepts.code.out_features, device=model.device)
     ours, others = (F.normalize(torch.cat([none, *found]), dim=1) for found in codes)

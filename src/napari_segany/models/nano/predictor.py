@@ -30,7 +30,7 @@ from napari_segany.models.nano.prompt_maps import render
 from napari_segany.models.nano.proposals import BLANK, FIRST_LOOK, basins, suitable_levels
 from napari_segany.models.nano.survey import Survey
 from napari_segany.models.nano.tracker import NanoTracker
-from napari_segany.models.nano.views import Answer, View, search_views, view_of, vote
+from napari_segany.models.nano.views import Answer, Seen, View, nearer, search_views, view_of, vote
 from napari_segany.models.nano.windows import to_windows
 from napari_segany.models.packing import fingerprint, from_half, to_half
 
@@ -111,10 +111,9 @@ class NanoModel:
         fine, coarse, dense = (from_half(arrays[name], self.device, self.dtype) for name in ("fine", "coarse", "dense"))
         embedding.levels[0] = Features(fine, coarse, dense)
         if "boxes" in arrays:
-            embedding.survey = survey.unpack(arrays, embedding.image_shape, embedding.coarsest, self.device)
+            embedding.survey = survey.unpack(arrays, embedding.image_shape, self.device)
         return embedding
 
-    @torch.inference_mode()
     def predict(
         self, embedding: NanoEmbedding, prompts: Sequence[Prompt], multimask: Multimask = "auto"
     ) -> list[Candidates]:
@@ -123,6 +122,11 @@ class NanoModel:
         A prompt without box or mask does not tell how large its object is: it
         is looked at on several zoom levels, which then vote.
         """
+        return list(self.answer(embedding, prompts, multimask))
+
+    @torch.inference_mode()
+    def answer(self, embedding: NanoEmbedding, prompts: Sequence[Prompt], multimask: Multimask = "auto") -> list[Seen]:
+        """The same, with the view of each answer."""
         self.check(embedding)
         if embedding.survey is not None and multimask is not True:
             known = embedding.survey.answers_to(prompts)
@@ -166,7 +170,10 @@ class NanoModel:
         ]
         looks: dict[int, dict[View, Answer]] = defaultdict(dict)
         self._look(embedding, prompts, asked, looks)
-        chosen = [view or vote(list(looks[i].items()), embedding.coarsest) for i, view in enumerate(views)]
+        chosen = [
+            vote(list(looks[i].items()), embedding.coarsest) if view is None else nearer(view, looks[i][view])
+            for i, view in enumerate(views)
+        ]
         self._look(embedding, prompts, [(i, view) for i, view in enumerate(chosen) if view not in looks[i]], looks)
         return chosen, looks
 
@@ -201,9 +208,8 @@ class NanoModel:
         """See `SurveyingModel.survey`: all objects that are proposed, drawn and told apart."""
         if embedding.survey is None:
             boxes = self.propose_boxes(embedding)
-            prompts = [Prompt(box=box) for box in boxes]
-            answers = self.predict(embedding, prompts) if prompts else []
-            embedding.survey = Survey(boxes, answers, self.codes(embedding, prompts, answers))
+            answers = self.answer(embedding, [Prompt(box=box) for box in boxes]) if len(boxes) else []
+            embedding.survey = Survey(boxes, answers, self.codes(embedding, answers))
         return embedding.survey
 
     @torch.inference_mode()
@@ -217,9 +223,8 @@ class NanoModel:
         self.check(embedding)
         return finder.find(self, embedding, described, settings)
 
-    def codes(self, embedding: NanoEmbedding, prompts: Sequence[Prompt], answers: Sequence[Candidates]) -> Tensor:
+    def codes(self, embedding: NanoEmbedding, answers: Sequence[Seen]) -> Tensor:
         """Codes (P, CODE) float32 of the objects that boxes were answered with; see `ConceptHead`."""
-        views = {i: view_of(prompt, embedding.coarsest) for i, prompt in enumerate(prompts)}
         codes: dict[int, Tensor] = {}
 
         def encode(part: Sequence[tuple[int, View]]) -> None:
@@ -227,10 +232,10 @@ class NanoModel:
             inside = finder.inside_cells([answers[i] for i, _ in part]).to(self.device)
             codes.update(zip((i for i, _ in part), self.network.concepts.codes(coarse, inside), strict=True))
 
-        for same_level in _by_level((i, view) for i, view in views.items() if view is not None):
+        for same_level in _by_level((i, answer.view) for i, answer in enumerate(answers)):
             in_batches(same_level, BATCH, encode)
         none = torch.zeros(0, self.network.concepts.code.out_features, device=self.device)
-        return torch.stack([codes[i] for i in range(len(prompts))]).float() if prompts else none
+        return torch.stack([codes[i] for i in range(len(answers))]).float() if answers else none
 
     def check(self, embedding: NanoEmbedding) -> None:
         """Raise `UnsupportedError` when an embedding was made by another model."""
@@ -322,10 +327,8 @@ def _by_level(asked: Iterable[tuple[int, View]]) -> Iterable[list[tuple[int, Vie
     return found.values()
 
 
-def _candidates(
-    image_shape: tuple[int, int], prompt: Prompt, view: View, answer: Answer, multimask: Multimask
-) -> Candidates:
+def _candidates(image_shape: tuple[int, int], prompt: Prompt, view: View, answer: Answer, multimask: Multimask) -> Seen:
     several = prompt.is_ambiguous if multimask == "auto" else multimask
     kept = slice(1, None) if several else slice(0, 1)
     logits, scores = answer
-    return Candidates(logits[kept], scores[kept], view.grid(image_shape))
+    return Seen.through(view, logits[kept], scores[kept], image_shape)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from napari_segany.core.masks import LogitsGrid, bounding_box, linear_interpolation
+from napari_segany.core.masks import Candidates, LogitsGrid, bounding_box, linear_interpolation
 from napari_segany.core.prompts import Prompt
 from napari_segany.models.nano.network import WINDOW
 
@@ -16,6 +16,8 @@ from napari_segany.models.nano.network import WINDOW
 COMFORTABLE_SIZE = 72.0
 #: The same where a box says how large it is: then more of its surroundings help more than finer cells.
 BOXED_SIZE = 56.0
+#: Longest side of what is thin, in pixels of the level.
+LONGEST = 150.0
 #: Level that enlarges the image most.
 FINEST_LEVEL = -3
 #: Levels at which a click, which does not tell the size of its object, is looked at first.
@@ -48,6 +50,12 @@ class View:
         y, x = (8 * round((c * 2.0**-level - WINDOW / 2) / 8) for c in centre)
         return cls(level, (y, x))
 
+    @property
+    def centre(self) -> tuple[float, float]:
+        """(y, x) in the image, counted from its edge."""
+        y, x = ((o + WINDOW / 2) * 2.0**self.level for o in self.origin)
+        return y, x
+
     def grid(self, image_shape: tuple[int, int]) -> LogitsGrid:
         """How logits of this window reach the image's pixels."""
         scale = 2.0**self.level
@@ -59,6 +67,18 @@ class View:
             matrices.append(linear_interpolation(WINDOW // 4, last - first, start, stop))
             starts.append(first)
         return LogitsGrid(image_shape, (starts[0], starts[1]), matrices[0], matrices[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Seen(Candidates):
+    """Masks, and the view through which they were seen."""
+
+    view: View = field(kw_only=True)
+
+    @classmethod
+    def through(cls, view: View, logits: np.ndarray, scores: np.ndarray, image_shape: tuple[int, int]) -> Seen:
+        """Masks (K, h, w) and scores (K,) of a view of an image (H, W)."""
+        return cls(logits, scores, view.grid(image_shape), view=view)
 
 
 def comfortable_level(size: float, coarsest: int, wanted: float = COMFORTABLE_SIZE) -> int:
@@ -110,3 +130,20 @@ def vote(looks: Sequence[tuple[View, Answer]], coarsest: int) -> View:
         return looks[-1][0]
     level = min(max(round(total / weights), FINEST_LEVEL), coarsest)
     return next((view for view, _ in looks if view.level == level), View.at(centre / weights, level))
+
+
+def nearer(view: View, answer: Answer) -> View:
+    """The view of a box again, or one that magnifies it more where what lies in it turns out to be thin.
+
+    Of something long and thin the width is lost at a zoom that suits its
+    length, so the diameter of a disc of the same area counts; but what is long
+    has to fit into the window.
+    """
+    inside = answer[0][0] > 0
+    if not inside.any():
+        return view
+    y0, x0, y1, x1 = bounding_box(inside)
+    across = math.sqrt(4 / math.pi * np.count_nonzero(inside))
+    size = 4 * max(across, max(y1 - y0, x1 - x0) * BOXED_SIZE / LONGEST)
+    level = max(view.level + min(0, round(math.log2(size / BOXED_SIZE))), FINEST_LEVEL)
+    return view if level == view.level else View.at(view.centre, level)
