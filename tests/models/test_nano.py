@@ -141,6 +141,17 @@ def test_beyond_the_edge_of_the_image_a_window_shows_its_ground() -> None:
     assert (middle[:, -1] < middle[:, WINDOW // 2 - 8]).all()
 
 
+def test_what_was_taught_before_the_judge_saw_agreement_still_answers(tmp_path: Path) -> None:
+    path = tmp_path / "earlier.safetensors"
+    network = load_nano(CPU, torch.float32).network
+    network.judge.mlp[0] = torch.nn.Linear(17, 48)
+    save_weights(network, path)
+    earlier, image = load_nano(CPU, torch.float32, path), picture(90, 130)
+    (answer,) = earlier.predict(earlier.embed(image), [make_prompt((90, 130), points=[(45, 60)])])
+    assert answer.masks.shape == (3, 90, 130)
+    assert torch.equal(earlier.network.decoder.to_weights.weight, network.decoder.to_weights.weight)
+
+
 def test_looks_vote_for_a_level() -> None:
     def look(level: int, size: int, score: float) -> tuple[View, tuple[np.ndarray, np.ndarray]]:
         logits = np.full((4, 64, 64), -1.0, np.float32)
