@@ -11,13 +11,11 @@ import torch
 from torch import Tensor
 
 from napari_segany.core.prompts import Prompt
-from napari_segany.models.nano.views import Seen, View
+from napari_segany.models.nano.views import STEP, Seen, View
 from napari_segany.models.packing import to_half
 
 #: Places are kept as two numbers, since half precision counts to 2048 only.
 DIGIT = 1024
-#: Places of views are multiples of this.
-STEP = 8
 
 
 @dataclass(frozen=True)

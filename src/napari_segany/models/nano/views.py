@@ -18,6 +18,8 @@ COMFORTABLE_SIZE = 72.0
 BOXED_SIZE = 56.0
 #: Longest side of what is thin, in pixels of the level.
 LONGEST = 150.0
+#: Windows begin at multiples of this, pixels of the level: cells of the coarser features.
+STEP = 8
 #: Level that enlarges the image most.
 FINEST_LEVEL = -3
 #: Levels at which a click, which does not tell the size of its object, is looked at first.
@@ -38,7 +40,7 @@ class View:
     level : int
         The image is seen at ``2 ** -level`` of its size.
     origin : (y, x)
-        First pixel of the window at that level, multiples of 8.
+        First pixel of the window at that level, multiples of `STEP`.
     """
 
     level: int
@@ -47,7 +49,7 @@ class View:
     @classmethod
     def at(cls, centre: Sequence[float] | np.ndarray, level: int) -> View:
         """Centre the window of a level on an image position (y, x), counted from the image's edge."""
-        y, x = (8 * round((c * 2.0**-level - WINDOW / 2) / 8) for c in centre)
+        y, x = (STEP * round((c * 2.0**-level - WINDOW / 2) / STEP) for c in centre)
         return cls(level, (y, x))
 
     @property
