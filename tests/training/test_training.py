@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from skimage.measure import label
 
 from napari_segany import samples
 from napari_segany.core.errors import StorageError
@@ -14,6 +15,8 @@ from napari_segany.training.crops import draw_earlier, draw_window, make_example
 from napari_segany.training.crops import samples as sample_stream
 from napari_segany.training.folder import read_folder
 from napari_segany.training.generate import KINDS, generate
+from napari_segany.training.generate.colony import grow_colony
+from napari_segany.training.generate.shapes import draw, joined, rod
 from napari_segany.training.losses import dice_loss, focal_loss, mask_iou, prompt_loss
 
 
@@ -27,6 +30,28 @@ def test_every_kind_has_objects_and_is_the_same_for_the_same_seed(kind: str, see
     again, same = generate(kind, seed, (160, 192))
     np.testing.assert_array_equal(image, again)
     np.testing.assert_array_equal(labels, same)
+
+
+def test_rods_of_a_colony_push_each_other_aside_and_stay_together() -> None:
+    rng = np.random.default_rng(2)
+    rods = grow_colony(rng, 40, 4.0, 0.1)
+    assert 40 <= len(rods) < 60
+    pixels = 12
+    labels = np.zeros((500, 500), dtype=np.int32)
+    shapes = [rod(rng, (250 + pixels * y, 250 + pixels * x), pixels * n, pixels, 0, a) for y, x, a, n in rods]
+    for value, shape in enumerate(shapes, start=1):
+        draw(labels, shape, value, below=True)
+    drawn = sum(int((shape.depth > 0).sum()) for shape in shapes)
+    assert (labels > 0).sum() > 0.9 * drawn, "rods lie on top of each other"
+    assert np.hypot(rods[:, 0], rods[:, 1]).max() < 2.5 * np.sqrt(rods[:, 3].sum() / np.pi), "the colony flew apart"
+
+
+def test_joined_cells_are_neighbours() -> None:
+    cells = np.repeat(np.repeat(np.arange(1, 17).reshape(4, 4), 5, axis=0), 5, axis=1)
+    found = joined(np.random.default_rng(0), cells, 0.4)
+    assert len(np.unique(found)) < 16
+    for value in np.unique(found):
+        assert label(found == value, connectivity=1).max() == 1
 
 
 @pytest.mark.parametrize("name", samples.STACKS)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_segany.training.generate.fields import Rng, chance, log_uniform, smooth_noise, texture
+from napari_segany.training.generate.colony import grow_colony
+from napari_segany.training.generate.fields import Rng, chance, log_uniform, smooth_noise, texture, warp
 from napari_segany.training.generate.fluorescence import Drawn
 from napari_segany.training.generate.optics import blur, camera, phase_contrast, soft, specks, uneven
 from napari_segany.training.generate.shapes import depth_of, draw, per_object, rod, tidy
 
 
 def bacteria(rng: Rng, shape: tuple[int, int]) -> Drawn:
-    """Rods in packed colonies and alone, dark with bright halos or bright on dark."""
+    """Rods in colonies that grew or lie in rows, and alone; dark with bright halos or bright on dark."""
     width = log_uniform(rng, 4, 22)
     length = width * log_uniform(rng, 1.3, 7)
     labels = np.zeros(shape, dtype=np.int32)
-    if chance(rng, 0.65):
-        _colonies(rng, labels, width, length)
+    kind = rng.random()
+    if kind < 0.5:
+        labels = _grown(rng, labels, width, max(length, 1.8 * width))
+    elif kind < 0.75:
+        _rows(rng, labels, width, length)
         labels = tidy(labels)
-    _loose(rng, labels, width, length)
+    if kind > 0.5 or chance(rng, 0.5):
+        _loose(rng, labels, width, length)
     labels = tidy(labels, int(0.6 * width**2))
     depth = depth_of(labels)
     inside = soft(depth, width * rng.uniform(0.15, 0.5)) * per_object(rng, labels, rng.uniform(0.5, 0.9), 1.0)
@@ -43,7 +48,20 @@ def _loose(rng: Rng, labels: np.ndarray, width: float, length: float) -> None:
         draw(labels, rod(rng, centre, *size, rng.normal(0, bend)), value, below=True, most_covered=0.05)
 
 
-def _colonies(rng: Rng, labels: np.ndarray, width: float, length: float) -> None:
+def _grown(rng: Rng, labels: np.ndarray, width: float, length: float) -> np.ndarray:
+    """Draw one to three colonies that grew from one rod each, somewhat bent."""
+    thick, bend = rng.uniform(0.85, 1.05), rng.uniform(0, 0.25)
+    for _ in range(rng.integers(1, 4)):
+        rods = grow_colony(rng, int(log_uniform(rng, 4, 250)), 1.35 * length / width, log_uniform(rng, 0.01, 0.3))
+        middle = rng.uniform(0.1, 0.9, 2) * labels.shape
+        for value, (y, x, angle, long) in enumerate(rods, start=labels.max() + 1):
+            centre = float(middle[0] + width * y), float(middle[1] + width * x)
+            shape = rod(rng, centre, long * width, thick * width, rng.normal(0, bend), angle)
+            draw(labels, shape, value, below=True, most_covered=0.4)
+    return tidy(warp(rng, labels, rng.uniform(0, 0.2) * width, 5 * width))
+
+
+def _rows(rng: Rng, labels: np.ndarray, width: float, length: float) -> None:
     """Draw colonies of a few domains, in each of which rods fill curved rows of a direction of its own."""
     shape = labels.shape
     colony = smooth_noise(rng, shape, log_uniform(rng, 3, 20) * width) + rng.uniform(-0.8, 1.2) > 0

@@ -7,7 +7,7 @@ import numpy as np
 from napari_segany.training.generate.fields import Rng, chance, log_uniform, texture
 from napari_segany.training.generate.fluorescence import Drawn
 from napari_segany.training.generate.optics import blur, camera, specks, uneven
-from napari_segany.training.generate.shapes import blob, depth_of, draw, mosaic, per_object, rod, tidy
+from napari_segany.training.generate.shapes import blob, depth_of, draw, joined, mosaic, per_object, rod, tidy
 
 
 def tissue(rng: Rng, shape: tuple[int, int]) -> Drawn:
@@ -29,6 +29,7 @@ def _neuropil(rng: Rng, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray,
     """Image, insides of cells and mitochondria of an electron micrograph; dark is negative."""
     size = log_uniform(rng, 16, 120)
     cells = mosaic(rng, shape, size, rng.uniform(0.4, 1.0), log_uniform(rng, 1, 5), rng.uniform(0.05, 0.25), 0.3)
+    cells = joined(rng, cells, rng.uniform(0, 0.4))
     distance = depth_of(cells)
     # Membranes that are cut at a slant are wide and pale; a few cells have sheaths.
     wall = log_uniform(rng, 0.8, 0.03 * size + 2)
@@ -48,7 +49,7 @@ def _neuropil(rng: Rng, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray,
     depth = depth_of(mitochondria)
     image = np.where(depth > -1.5, ground + _cristae(rng, mitochondria, depth, wall, size), image)
     image = blur(image, log_uniform(rng, 0.3, 1.6))
-    image = camera(rng, uneven(rng, image + 2, rng.uniform(0, 0.15)) - 2, log_uniform(rng, 0.03, 0.5))
+    image = camera(rng, uneven(rng, image + 2, rng.uniform(0, 0.15)) - 2, log_uniform(rng, 0.03, 0.4))
     return image, tidy(np.where(walls < 0.6, cells, 0), 20), mitochondria
 
 

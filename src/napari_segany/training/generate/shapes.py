@@ -197,6 +197,20 @@ def mosaic(
     return labels[pad:-pad, pad:-pad]
 
 
+def joined(rng: Rng, cells: np.ndarray, share: float) -> np.ndarray:
+    """Join a share of all pairs of neighbours: what is left is bent, forked and lies about others."""
+    touching = [
+        np.stack([cells[1:], cells[:-1]]).reshape(2, -1),
+        np.stack([cells[:, 1:], cells[:, :-1]]).reshape(2, -1),
+    ]
+    pairs = np.concatenate(touching, axis=1)
+    pairs = np.unique(pairs[:, pairs[0] != pairs[1]], axis=1).T
+    name = np.arange(cells.max() + 1, dtype=cells.dtype)
+    for first, second in rng.permutation(pairs)[: int(share * name.size)]:
+        name[second] = name[first]
+    return name[cells]
+
+
 def tidy(labels: np.ndarray, smallest: int = 9) -> np.ndarray:
     """Connected parts of at least `smallest` pixels, numbered from 1, int32; a label in two parts becomes two."""
     from skimage.measure import label
