@@ -10,6 +10,7 @@ from skimage.measure import label
 
 from napari_segany import samples
 from napari_segany.core.errors import StorageError
+from napari_segany.core.masks import mask_iou as overlap
 from napari_segany.training.clicks import first_prompts, with_correction
 from napari_segany.training.crops import draw_earlier, draw_window, make_example, make_stack
 from napari_segany.training.crops import samples as sample_stream
@@ -86,9 +87,9 @@ def test_earlier_frames_show_the_same_objects_elsewhere() -> None:
         rng = np.random.default_rng(seed)
         window = draw_window(example, rng, 128)
         _, now = window.cut(example)
-        image, earlier = draw_earlier(example, window, rng)
-        assert ((image[0].numpy() > 127) == (earlier == 4)).mean() > 0.95
-        moved.append(((now == 4) & (earlier == 4)).sum() / ((now == 4) | (earlier == 4)).sum())
+        for image, earlier in draw_earlier(example, window, rng):
+            assert ((image[0].numpy() > 127) == (earlier == 4)).mean() > 0.95
+            moved.append(((now == 4) & (earlier == 4)).sum() / ((now == 4) | (earlier == 4)).sum())
     assert 0.2 < np.mean(moved) < 0.95
 
 
@@ -98,13 +99,30 @@ def test_planes_of_a_stack_know_their_neighbours() -> None:
     labels[:, :20] = 100
     planes = make_stack(stack, labels, reach=2, every=4)
     assert [int(plane.labels[0][-1, -1]) for plane in planes] == [1, 5, 9]
-    assert [[int(n.labels[0][-1, -1]) for n in plane.neighbours] for plane in planes] == [[2, 3], [4, 6, 3, 7], [8, 7]]
+    sides = [[[int(n.labels[0][-1, -1]) for n in side] for side in plane.neighbours] for plane in planes]
+    assert sides == [[[], [2, 3]], [[4, 3], [6, 7]], [[8, 7], []]]
+    rng = np.random.default_rng(0)
+    for _ in range(8):
+        frames = [int(seen.max()) for _, seen in draw_earlier(planes[1], draw_window(planes[1], rng, 64), rng)]
+        assert frames in ([5, 5], [4, 4], [4, 3], [3, 3], [6, 6], [6, 7], [7, 7]) or max(frames) == 100
     drawn = sample_stream([(1.0, planes)], 0, 64, 3)
     for _ in range(5):
         sample = next(drawn)
         assert len(sample.earlier) == 2 and all(masks.shape == (3, 64, 64) for _, masks in sample.earlier)
         # Only objects that were there before can be followed, and they may have left.
         assert all(masks.any(axis=(1, 2)).all() for _, masks in sample.earlier)
+
+
+def test_objects_that_change_between_frames_are_asked_for_more_often() -> None:
+    labels = np.zeros((3, 64, 64), np.int32)
+    for plane, length in enumerate((26, 12, 5)):
+        labels[plane, 10:54, 6:26], labels[plane, 10 : 10 + length, 38:58] = 1, 2
+    drawn = sample_stream([(1.0, make_stack(np.uint8(labels > 0), labels))], 0, 64, 4, sizes=(30.0, 31.0))
+    ious = [
+        [overlap(now, before) for now, before in zip(sample.masks, sample.earlier[0][1], strict=True)]
+        for sample, _ in zip(drawn, range(40), strict=False)
+    ]
+    assert np.mean(np.ravel(ious) < 0.7) > 0.65, "one of two objects changes"
 
 
 def test_simulated_prompts_say_the_truth() -> None:

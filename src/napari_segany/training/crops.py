@@ -26,8 +26,8 @@ class Example:
     labels : (H, W) int32 arrays to match
     complete : bool
         Whether every object of the image is labelled, so that the rest is background.
-    neighbours : Examples
-        Frames near this one in z or t, in which objects have the same ids.
+    neighbours : sequences of Examples
+        Frames before this one in z or t and frames after it, nearest first, in which objects have the same ids.
     concept : str
         What the objects are, one of nano's words; empty when unknown.
     """
@@ -35,20 +35,18 @@ class Example:
     images: Sequence[np.ndarray]
     labels: Sequence[np.ndarray]
     complete: bool = True
-    neighbours: Sequence[Example] = ()
+    neighbours: Sequence[Sequence[Example]] = ()
     concept: str = ""
 
 
 def make_stack(
-    stack: np.ndarray, labels: np.ndarray, reach: int = 3, every: int = 2, concept: str = ""
+    stack: np.ndarray, labels: np.ndarray, reach: int = 6, every: int = 2, concept: str = ""
 ) -> list[Example]:
     """Prepare every so many planes of an (N, H, W) stack, each with those up to `reach` away as neighbours."""
     intensity = estimate_range(stack, DEFAULT_PERCENTILES)
     planes = [make_example(*pair, intensity=intensity, concept=concept) for pair in zip(stack, labels, strict=True)]
     return [
-        replace(
-            plane, neighbours=[planes[j] for d in range(1, reach + 1) for j in (i - d, i + d) if 0 <= j < len(planes)]
-        )
+        replace(plane, neighbours=(planes[max(0, i - reach) : i][::-1], planes[i + 1 : i + 1 + reach]))
         for i, plane in enumerate(planes)
         if i % every == 0 and labels[i].any()
     ]
@@ -136,15 +134,22 @@ def draw_window(example: Example, rng: np.random.Generator, side: int, sizes: tu
     return Window(level, grid, fill, size)
 
 
-def draw_earlier(example: Example, window: Window, rng: np.random.Generator) -> tuple[Tensor, np.ndarray]:
-    """Show the objects of a window as a frame before or after may have shown them.
+def draw_earlier(example: Example, window: Window, rng: np.random.Generator) -> list[tuple[Tensor, np.ndarray]]:
+    """Show the objects of a window on two earlier frames as a tracker remembers them: the last, and one before it.
 
-    A neighbouring frame where there is one; else the same frame, its content
-    displaced and bent.
+    Both are of one side where there are neighbours; else the same frame, its
+    content displaced and bent.
     """
-    if example.neighbours and rng.random() < 0.8:
-        # They are listed from near to far, and near ones are what matters most.
-        return window.cut(example.neighbours[int(len(example.neighbours) * rng.random() ** 1.7)])
+    sides = [side for side in example.neighbours if side]
+    if sides and rng.random() < 0.9:
+        side = sides[rng.integers(len(sides))]
+        last = min(int(rng.geometric(0.6)), len(side)) - 1
+        further = last + int((len(side) - last) * rng.random() ** 1.7)
+        return [window.cut(side[last]), window.cut(side[further])]
+    return [_bent(example, window, rng) for _ in range(2)]
+
+
+def _bent(example: Example, window: Window, rng: np.random.Generator) -> tuple[Tensor, np.ndarray]:
     side = window.grid.shape[1]
     coarse = torch.from_numpy(rng.normal(0, 0.08, (1, 2, 7, 7)).astype(np.float32))
     bend = F.interpolate(coarse, size=(side, side), mode="bicubic", align_corners=True).permute(0, 2, 3, 1)
@@ -265,22 +270,23 @@ def samples(
         Shortest and longest side that the chosen object has in its crop, pixels.
     """
     rng = np.random.default_rng(seed)
-    weights = np.array([weight for weight, _ in groups]) / sum(weight for weight, _ in groups)
+    shares = np.array([weight for weight, _ in groups]) / sum(weight for weight, _ in groups)
     while True:
-        group = groups[rng.choice(len(groups), p=weights)][1]
+        group = groups[rng.choice(len(groups), p=shares)][1]
         example = group[int(rng.integers(len(group)))]
         window = draw_window(example, rng, side, sizes)
         image, labels = window.cut(example)
         frames = [(image, labels)]
         if example.neighbours or rng.random() < streams:
-            frames += [draw_earlier(example, window, rng) for _ in range(2)]
+            frames += draw_earlier(example, window, rng)
         # Objects are chosen where they are known: an object of an earlier frame may have left.
         usable = _usable(frames[-1][1])
         for _, seen in frames[1:-1]:
             usable = np.intersect1d(usable, _usable(seen))
         if len(usable) == 0:
             continue
-        chosen = rng.choice(usable, size=prompts, replace=len(usable) < prompts)
+        weights = _changed(labels, frames[1][1], usable) if len(frames) > 1 else np.ones(len(usable))
+        chosen = rng.choice(usable, prompts, len(usable) < prompts, weights / weights.sum())
         if rng.random() < looks:
             look = int(rng.integers(2**31))
             # One look for all frames, noise of their own.
@@ -305,6 +311,17 @@ def _usable(labels: np.ndarray) -> np.ndarray:
     """Ids of the objects that are large enough to be asked for."""
     ids, areas = np.unique(labels, return_counts=True)
     return ids[(ids > 0) & (areas >= 24)]
+
+
+def _changed(now: np.ndarray, before: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """How often each object should be asked for, by how little its mask is the one of the frame before.
+
+    Most masks are, within a few pixels, and teach to copy; ends of objects are what has to be seen.
+    """
+    count = max(now.max(), before.max()) + 1
+    common = np.bincount(now[now == before], minlength=count)[ids]
+    areas = (np.bincount(frame.ravel(), minlength=count)[ids] for frame in (now, before))
+    return 1.2 - common / np.maximum(sum(areas) - common, 1)
 
 
 def _grain(image: Tensor, rng: np.random.Generator) -> Tensor:

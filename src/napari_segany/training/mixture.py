@@ -80,7 +80,7 @@ class GeneratedStacks(Sequence[Example]):
 
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]
         if self.drawn % self.DRAWS == 0:
-            self.planes = make_stack(*stacks.varied(self.rng), reach=2)
+            self.planes = make_stack(*stacks.varied(self.rng))
         self.drawn += 1
         return self.planes[index % len(self.planes)]
 

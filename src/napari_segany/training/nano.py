@@ -97,29 +97,42 @@ def answer(
             masks = np.concatenate([sample.masks for _, sample in part])
             rows = np.concatenate([[first] * len(sample.masks) for first, sample in part])
             if name:
-                prompts, unsure, memory = _recall(model, coarse, part, rng)
+                prompts, unsure, memory = _recall(model, fine, coarse, part, rng)
             else:
                 (prompts, unsure), memory = first_prompts(masks, rng), None
             yield from _rounds(name, model, fine[rows], coarse[rows], masks, prompts, unsure, memory, rng)
 
 
 def _recall(
-    model: Nano, coarse: Tensor, part: list[tuple[int, Sample]], rng: np.random.Generator
+    model: Nano, fine: Tensor, coarse: Tensor, part: list[tuple[int, Sample]], rng: np.random.Generator
 ) -> tuple[WindowPrompts, Tensor, Tensor]:
-    """Prompts and memories from earlier frames: one or two of them, their windows not quite in place."""
-    memories = []
-    used = len(part[0][1].earlier) if rng.random() < 0.5 else 1
-    for number in range(used):
-        rows = np.concatenate([[first + 1 + number] * len(sample.masks) for first, sample in part])
-        masks = np.concatenate([sample.earlier[number][1] for _, sample in part])
-        cells = tuple(int(n) for n in np.clip(np.rint(rng.normal(0, 2, 2)), -6, 6)) if rng.random() < 0.5 else (0, 0)
-        known = mask_prompts(masks)
-        if number == 0:
-            prompts = mask_prompts(np.stack([spoiled(mask, rng) for mask in masks]))
-        maps = _shifted(render(known), *(2 * n for n in cells))
-        with torch.autocast(coarse.device.type, dtype=torch.bfloat16):
-            memories.append(model.decoder.remember(_shifted(coarse[rows], *cells), maps.to(coarse.device)))
-    return prompts, torch.zeros(len(masks), dtype=torch.bool), torch.cat(memories, dim=1)
+    """Prompts and memories of earlier frames as a tracker has them: the last frame's, and often one given further on.
+
+    What is remembered of the last frame is its prompt, right or wrong. Where a
+    further frame was given, half of the prompts are what the model itself
+    makes of the last frame from it, so that it learns to mend its own errors
+    (Ross et al. 2011).
+    """
+    last, given = (np.concatenate([sample.earlier[number][1] for _, sample in part]) for number in (0, 1))
+    rows = np.concatenate([[first + 1] * len(sample.masks) for first, sample in part])
+    known = mask_prompts(given)
+    further = _remember(model, coarse[rows + 1], known, rng) if rng.random() < 0.6 else None
+    prompts = mask_prompts(np.stack([spoiled(mask, rng) for mask in last]))
+    if further is not None and rng.random() < 0.5:
+        with torch.no_grad(), torch.autocast(coarse.device.type, dtype=torch.bfloat16):
+            logits, _ = model.decoder(fine[rows], coarse[rows], render(known).to(coarse.device), further)
+        found = (F.interpolate(logits[:, :1].float(), scale_factor=4, mode="bilinear")[:, 0] > 0).cpu().numpy()
+        prompts = mask_prompts(np.where(found.any(axis=(1, 2), keepdims=True), found, last))
+    memories = [_remember(model, coarse[rows], prompts, rng)] + ([] if further is None else [further])
+    return prompts, torch.zeros(len(last), dtype=torch.bool), torch.cat(memories, dim=1)
+
+
+def _remember(model: Nano, coarse: Tensor, known: WindowPrompts, rng: np.random.Generator) -> Tensor:
+    """Cells (P, M, C) of windows in which objects are known, half of the time not quite in place."""
+    cells = tuple(int(n) for n in np.clip(np.rint(rng.normal(0, 2, 2)), -6, 6)) if rng.random() < 0.5 else (0, 0)
+    maps = _shifted(render(known), *(2 * n for n in cells))
+    with torch.autocast(coarse.device.type, dtype=torch.bfloat16):
+        return model.decoder.remember(_shifted(coarse, *cells), maps.to(coarse.device))
 
 
 def _shifted(x: Tensor, dy: int, dx: int) -> Tensor:
