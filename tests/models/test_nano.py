@@ -101,6 +101,18 @@ def test_a_windows_grid_leads_back_to_the_image() -> None:
         np.testing.assert_allclose(box[:3], np.clip(edges, 0, 400), atol=2 * max(scale, 1))
 
 
+@pytest.mark.parametrize("level", [-2, 0, 1])
+def test_what_a_window_shows_beyond_the_edge_reaches_no_pixel(level: int) -> None:
+    shape = (90, 101)
+    view = View.at((88.0, 3.0), level)
+    rows, cols = view.cells(shape)
+    logits = np.full((64, 64), -50.0, np.float32)
+    logits[rows, cols] = 1.0
+    (y0, x0, y1, x1), mask = view.grid(shape).patch(logits)
+    assert (x0, y1) == (0, 90) and mask.all() and (mask.shape == (y1 - y0, x1 - x0))
+    assert (view.grid(shape).upsample(logits) == 1).all()
+
+
 def test_objects_are_seen_at_a_comfortable_size() -> None:
     for size in (5, 20, 72, 150, 600):
         seen = size * 2.0 ** -comfortable_level(size, coarsest=5)

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 
 from napari_segany.core.masks import interior_point, mask_iou
 from napari_segany.core.prompts import make_prompt
-from napari_segany.models.nano.figures import agreement, describe, figures
+from napari_segany.models.nano.figures import describe, figures, mutual_overlaps
 from napari_segany.models.nano.judge import Judge
 from napari_segany.models.nano.network import MASKS, WINDOW
 from napari_segany.models.nano.predictor import NanoModel
@@ -24,11 +24,8 @@ def test_figures_tell_agreement_size_and_decidedness() -> None:
     uneven = torch.full((4, 64, 64), -5.0)
     uneven[0, :20, :20] = 0.5
     shown = torch.stack([figures(part, torch.zeros(4), -2) for part in (logits, uneven)])
-    assert shown.shape == (2, 4, 17) and shown.isfinite().all()
-    agreeing = shown[..., 9:13]
-    assert (agreeing[0] == 1).all()
-    assert agreeing[1].sum() == 1 and agreeing[1, 0, 0] == 1
-    _, steady, decided, _, unusual, _, area, cut, zoom = shown[..., :9].unbind(-1)
+    assert shown.shape == (2, 4, 9) and shown.isfinite().all()
+    _, steady, decided, _, unusual, _, area, cut, zoom = shown.unbind(-1)
     assert (unusual[0] == 0).all() and unusual[1, 0] > 0
     assert steady[0, 0] == 1 and steady[1, 0] == 0 and decided[0, 0] > decided[1, 0]
     assert (zoom == -1).all() and cut[0].sum() == 0 and cut[1].tolist() == [1, 0, 0, 0]
@@ -60,30 +57,35 @@ def test_a_mask_agrees_with_itself_seen_through_any_other_view(
         view: (np.stack([own, elsewhere, own, elsewhere]), scores),
         other: (np.stack([seen] * 4), scores),
     }
-    agreed = agreement(looks, view)
-    assert agreed.shape == (4, 6) and agreed.isfinite().all()
+    overlaps = mutual_overlaps(looks)
+    assert torch.allclose(overlaps, overlaps.permute(2, 3, 0, 1))
     # One cell of the coarser of the two is the least difference that is seen.
     least = (1 - 8 * 2.0 ** max(level, other_level) / side) ** 2
     if view != other:
-        assert agreed[0, 3] >= least and agreed[1, 3] < 0.3
-        assert agreed[0, 0] > agreed[1, 0] and agreed[0, 1] > agreed[1, 1]
+        shown, _, expected = describe(looks)
+        assert (overlaps[0, 0, 1] >= least).all() and (overlaps[0, 1, 1] < 0.3).all()
+        assert shown.shape == (2, 4, 23) and expected[0, 0] > expected[0, 1]
+        assert (shown[0, 0, 17:21] > shown[0, 1, 17:21]).all()
 
 
 def test_where_another_look_does_not_reach_it_has_seen_nothing() -> None:
-    view, aside = View(0, (0, 0)), View(0, (200, 200))
+    view, aside, nearer = View(0, (0, 0)), View(0, (200, 200)), View(-1, (128, 128))
     everything = np.full((4, 64, 64), 5.0, dtype=np.float32)
     scores = np.full(4, 0.5, dtype=np.float32)
-    shared = (56 / 256) ** 2
-    agreed = agreement({view: (everything, scores), aside: (everything, scores)}, view)
-    assert agreed[:, 2] == pytest.approx(torch.full((4,), shared), abs=0.02)
+    overlaps = mutual_overlaps(dict.fromkeys((view, aside, nearer), (everything, scores)))
+    shared = 56**2
+    assert overlaps[0, :, 1].numpy() == pytest.approx(shared / (2 * 256**2 - shared), abs=0.01)
+    assert overlaps[0, :, 2].numpy() == pytest.approx(0.25, abs=0.01), "a mask that its window cuts is not a match"
 
 
 def test_a_single_look_has_its_own_masks_to_agree_with() -> None:
     view = View(0, (0, 0))
     masks = np.stack([square(view, 40, 40, 60)] * 3 + [square(view, 150, 150, 60)])
-    shown, scores, expected = describe({view: (masks, np.array([0.5, 0.5, 0.5, 0.5], dtype=np.float32))}, view)
-    assert shown.shape == (4, 23) and scores.abs().max() < 1e-6
-    assert (expected[:3] == 0.75).all() and expected[3] == 0.25
+    shown, scores, expected = describe({view: (masks, np.array([0.5, 0.5, 0.5, 0.5], dtype=np.float32))})
+    assert shown.shape == (1, 4, 23) and scores.abs().max() < 1e-6
+    same_look = shown[0, :, 9:13]
+    assert (expected[0, :3] == 0.75).all() and expected[0, 3] == 0.25
+    assert same_look.sum(dim=1).tolist() == [3, 3, 3, 1] and (same_look[:, 0] == 1).all()
 
 
 def rank_correlation(nano: NanoModel) -> float:

@@ -62,13 +62,13 @@ def collect(
         prompts = [Prompt(points=np.array([[y - 0.5, x - 0.5]]), labels=np.ones(1, np.int64)) for x, y in places]
         embedding = model.embed(image, estimate_range(image, DEFAULT_PERCENTILES))
         for i, looks in model.looks(embedding, prompts)[1].items():
+            described.append(describe(looks)[:2])
             for view, answer in looks.items():
                 candidates = Candidates(*answer, view.grid(embedding.image_shape))
-                described.append(describe(looks, view)[:2])
                 ious.append([mask_iou(candidates.mask(k), truths[i]) for k in range(MASKS)])
         if progress is not None and number % 25 == 0:
             progress(f"judge: {number} of {images} images")
-    shown, scores = (torch.stack(part) for part in zip(*described, strict=True))
+    shown, scores = (torch.cat(part) for part in zip(*described, strict=True))
     return shown, scores, torch.tensor(ious)
 
 

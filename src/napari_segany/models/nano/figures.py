@@ -1,7 +1,7 @@
 """What tells how good the masks of a click are: the masks themselves, and how far all looks at the click agree.
 
 The right outline is drawn again by other masks and at other zooms; wrong ones
-are alone. So of the masks of a click the one counts for the best whose
+are alone. So of the masks of a look the one counts for the best whose
 expected IoU with all others is the highest (the choice of least expected
 loss, as in minimum Bayes risk decoding; Kumar & Byrne 2004).
 """
@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from napari_segany.core.masks import linear_interpolation
-from napari_segany.models.nano.network import WINDOW
-from napari_segany.models.nano.views import Answer, View
+from napari_segany.models.nano.views import N_CELLS, Answer, View
 
 #: Predicted IoUs as near to 0 or 1 as this are as good as those.
 EPSILON = 1e-4
@@ -24,26 +23,32 @@ EPSILON = 1e-4
 USUAL_SIZE = 18.0
 
 
-def describe(looks: Mapping[View, Answer], view: View) -> tuple[Tensor, Tensor, Tensor]:
-    """What the judge looks at of the answer seen through one view, among all looks at a click.
+def describe(looks: Mapping[View, Answer]) -> tuple[Tensor, Tensor, Tensor]:
+    """What the judge looks at of the answers to one click, seen through L views.
 
     Returns
     -------
-    shown : (MASKS, D) float32
+    shown : (L, MASKS, D) float32
         For `Judge`, each figure of the order of one.
-    scores : (MASKS,) float32
+    scores : (L, MASKS) float32
         The decoder's logits of the predicted IoU.
-    expected : (MASKS,) float32
-        IoU of each mask with the masks of all looks, weighed by the squares of their scores.
+    expected : (L, MASKS) float32
+        IoU of each mask with all masks, weighed by the squares of their scores.
     """
-    logits, predicted = (torch.from_numpy(part) for part in looks[view])
+    overlaps = mutual_overlaps(looks)
+    predicted = torch.from_numpy(np.stack([scores for _, scores in looks.values()]))
     scores = predicted.logit(EPSILON)
-    agreeing = agreement(looks, view)
-    return torch.cat([figures(logits, scores, view.level), agreeing], dim=1), scores, agreeing[:, 0]
+    each = zip(looks.items(), scores, strict=True)
+    alone = torch.stack([figures(torch.from_numpy(logits), own, view.level) for (view, (logits, _)), own in each])
+    # Of the masks of the same look the largest overlap is that of a mask with itself: 1, or 0 where it is empty.
+    same_look = overlaps.diagonal(dim1=0, dim2=2).permute(2, 0, 1).sort(dim=2, descending=True).values
+    which = torch.eye(scores.shape[1]).expand_as(same_look)
+    agreeing = agreement(overlaps, predicted)
+    return torch.cat([alone, same_look, which, agreeing], dim=-1), scores, agreeing[..., 0]
 
 
 def figures(logits: Tensor, scores: Tensor, level: int) -> Tensor:
-    """Size, decidedness and the like of masks (K, h, w), as (K, 9 + 2K) float32.
+    """Size, decidedness and the like of masks (K, h, w), as (K, 9) float32.
 
     Parameters
     ----------
@@ -64,50 +69,66 @@ def figures(logits: Tensor, scores: Tensor, level: int) -> Tensor:
     outer = torch.zeros_like(inside[0])
     outer[[0, -1]] = outer[:, [0, -1]] = True
     cut = (inside & outer).any(dim=2).any(dim=1).float()
-    # The largest is that of a mask with itself: 1, or 0 where it is empty.
-    overlaps = _overlaps(inside, inside).sort(dim=1, descending=True).values
     zoom = torch.full_like(cut, level / 2)
     alone = [scores / 4, steady, decided, contrast, unusual, unusual.abs(), (area + 1).log() / 7, cut, zoom]
-    return torch.cat([torch.stack(alone, dim=-1), overlaps, torch.eye(len(logits))], dim=-1)
+    return torch.stack(alone, dim=-1)
 
 
-def agreement(looks: Mapping[View, Answer], view: View) -> Tensor:
-    """How far the masks seen through one view agree with those of all looks, (MASKS, 6) float32.
+def agreement(overlaps: Tensor, predicted: Tensor) -> Tensor:
+    """How far the masks of each look agree with those of all looks, (L, MASKS, 6) float32.
 
     IoU with all masks, weighed by the squares and by the fourth powers of
     their scores; mean and highest IoU with the mask of each other look that is
     most alike; highest and mean score of all masks.
+
+    Parameters
+    ----------
+    overlaps : (L, MASKS, L, MASKS)
+        See `mutual_overlaps`.
+    predicted : (L, MASKS)
+        The decoder's predicted IoUs.
     """
-    own = torch.from_numpy(looks[view][0] > 0)
-    overlaps = torch.stack([_overlaps(own, _seen_through(view, other, looks[other][0])) for other in looks])
-    scores = torch.from_numpy(np.stack([looks[other][1] for other in looks]))
-    expected = [
-        (overlaps * weight[:, None]).sum(dim=(0, 2)) / weight.sum().clamp(min=EPSILON)
-        for weight in (scores**2, scores**4)
+    n_looks = len(predicted)
+    weighed = [
+        (overlaps * weights).sum(dim=(2, 3)) / weights.sum().clamp(min=EPSILON)
+        for weights in (predicted**2, predicted**4)
     ]
-    others = [number for number, other in enumerate(looks) if other != view]
-    alike = overlaps[others].amax(dim=2) if others else torch.zeros(1, len(own))
-    of_all = [scores.max().expand(len(own)), scores.mean().expand(len(own))]
-    return torch.stack([*expected, alike.mean(dim=0), alike.amax(dim=0), *of_all], dim=1)
+    alike = overlaps.amax(dim=3) * (1 - torch.eye(n_looks))[:, None]
+    of_others = [alike.sum(dim=2) / max(n_looks - 1, 1), alike.amax(dim=2)]
+    of_all = [predicted.max().expand_as(predicted), predicted.mean().expand_as(predicted)]
+    return torch.stack([*weighed, *of_others, *of_all], dim=-1)
+
+
+def mutual_overlaps(looks: Mapping[View, Answer]) -> Tensor:
+    """IoU of every mask of all looks with every other, (L, MASKS, L, MASKS) float32.
+
+    Two looks are compared in the cells of the finer one. A mask that is cut by
+    its window is not taken for larger than what is seen of it.
+    """
+    finest = min(view.level for view in looks)
+    inside = {view: torch.from_numpy(logits > 0) for view, (logits, _) in looks.items()}
+    areas = {view: masks.sum(dim=(1, 2)) * 4.0 ** (view.level - finest) for view, masks in inside.items()}
+
+    def compared(one: View, other: View) -> Tensor:
+        if one.level > other.level:
+            return compared(other, one).T
+        seen = _seen_through(one, other, looks[other][0])
+        common = inside[one].flatten(1).float() @ seen.flatten(1).float().T * 4.0 ** (one.level - finest)
+        return common / (areas[one][:, None] + areas[other] - common).clamp(min=1)
+
+    return torch.stack([torch.stack([compared(one, other) for other in looks], dim=1) for one in looks])
 
 
 def _seen_through(view: View, other: View, logits: np.ndarray) -> Tensor:
     """Masks (K, h, w) of another look, in the cells of a view; nothing is inside where that look did not reach."""
     if view == other:
         return torch.from_numpy(logits > 0)
-    cells, zoom = WINDOW // 4, 2.0 ** (view.level - other.level)
+    cells, zoom = N_CELLS, 2.0 ** (view.level - other.level)
     along = []
     for ours, theirs in zip(view.origin, other.origin, strict=True):
-        start, stop = ((edge * zoom - theirs) / 4 for edge in (ours, ours + WINDOW))
+        start, stop = ((edge * zoom - theirs) / 4 for edge in (ours, ours + 4 * N_CELLS))
         centres = start + (np.arange(cells) + 0.5) * ((stop - start) / cells)
         reached = (centres >= 0) & (centres <= cells)
         along.append((linear_interpolation(cells, cells, start, stop), reached))
     (rows, reached_rows), (cols, reached_cols) = along
     return torch.from_numpy((rows @ logits @ cols.T > 0) & reached_rows[:, None] & reached_cols)
-
-
-def _overlaps(first: Tensor, second: Tensor) -> Tensor:
-    """IoU of every mask of one with every mask of the other, (K, h, w) and (L, h, w) bool to (K, L)."""
-    a, b = first.flatten(1).float(), second.flatten(1).float()
-    common = a @ b.T
-    return common / (a.sum(dim=1)[:, None] + b.sum(dim=1)[None] - common).clamp(min=1)

@@ -39,6 +39,10 @@ SAME_BOX = 0.8
 #: Added to the logits of what boxes and single clicks are answered with: on training images outlines drawn at these
 #: heights overlap the truth the most. The decoder is a little too careful in a box, and too generous without one.
 BOXED_WIDENING, CLICKED_WIDENING = 0.5, -0.25
+#: Logit of what lies beyond the image's edge.
+OUTSIDE = -10.0
+#: Of the look that was voted for, over others, when the judge chooses among them.
+ADVANTAGE = 1.1
 #: Prompts decoded at once: more only costs memory.
 BATCH = 32
 
@@ -133,28 +137,30 @@ class NanoModel:
             if known is not None:
                 return known
         chosen, looks = self.looks(embedding, prompts)
-        answers = {i: looks[i][view] for i, view in enumerate(chosen)}
-        self._judge({i: looks[i] for i, prompt in enumerate(prompts) if prompt.is_ambiguous}, chosen, answers)
+        answers = [
+            self._choose(looks[i], chosen[i]) if prompt.is_ambiguous else (chosen[i], looks[i][chosen[i]])
+            for i, prompt in enumerate(prompts)
+        ]
         return [
-            _candidates(embedding.image_shape, prompt, view, answers[i], multimask)
-            for i, (prompt, view) in enumerate(zip(prompts, chosen, strict=True))
+            _candidates(embedding.image_shape, prompt, view, answer, multimask)
+            for prompt, (view, answer) in zip(prompts, answers, strict=True)
         ]
 
-    def _judge(
-        self, looks: Mapping[int, Mapping[View, Answer]], chosen: Sequence[View], answers: dict[int, Answer]
-    ) -> None:
-        """Replace the scores of what clicks (by number) are answered: the best mask is the one others agree with."""
-        if not looks:
-            return
-        described = [describe(own, chosen[i]) for i, own in looks.items()]
-        shown, scores, expected = (torch.stack(part) for part in zip(*described, strict=True))
+    def _choose(self, looks: Mapping[View, Answer], voted: View) -> tuple[View, Answer]:
+        """Choose the look at a click whose best mask is judged the best, with what was voted for in advance.
+
+        Of its masks the best is the one that others agree with.
+        """
+        shown, scores, expected = describe(looks)
         judged = self.network.judge(shown.to(self.device), scores.to(self.device)).sigmoid().cpu()
-        # Of the masks of a click, which are those after the first, the order is that of their agreement.
-        best_first = judged[:, 1:].sort(dim=1, descending=True).values
-        places = expected[:, 1:].argsort(dim=1, descending=True, stable=True).argsort(dim=1)
-        judged[:, 1:] = best_first.gather(1, places)
-        for i, own in zip(looks, judged.numpy(), strict=True):
-            answers[i] = (answers[i][0], own)
+        views = list(looks)
+        # A click is answered with the masks after the first.
+        heads = judged[:, 1:].amax(dim=1)
+        heads[views.index(voted)] *= ADVANTAGE
+        best = int(heads.argmax())
+        places = expected[best, 1:].argsort(descending=True, stable=True).argsort()
+        judged[best, 1:] = judged[best, 1:].sort(descending=True).values[places]
+        return views[best], (looks[views[best]][0], judged[best].numpy())
 
     @torch.inference_mode()
     def looks(
@@ -295,8 +301,8 @@ class NanoModel:
             logits, scores = self.network.decoder(fine, coarse, maps, memory)
             widened = torch.tensor([_widening(prompts[i]) for i, _ in part])[:, None, None, None]
             logits, scores = (logits.float().cpu() + widened).numpy(), scores.float().sigmoid().cpu().numpy()
-            for (i, view), *answer in zip(part, logits, scores, strict=True):
-                looks[i][view] = (answer[0], answer[1])
+            for (i, view), own, score in zip(part, logits, scores, strict=True):
+                looks[i][view] = (_within(own, view.cells(embedding.image_shape)), score)
 
         for same_level in _by_level(asked):
             in_batches(same_level, BATCH, decode)
@@ -312,6 +318,13 @@ class NanoModel:
         fine, coarse = embedding.windows(self.network.encoder, level, origins)
         maps = render(to_windows([prompts[i] for i, _ in asked], origins, level))
         return fine, coarse, maps.to(device=self.device, dtype=self.dtype)
+
+
+def _within(logits: np.ndarray, cells: tuple[slice, slice]) -> np.ndarray:
+    """Logits (K, h, w) of a window without what is drawn beyond the image's edge."""
+    kept = np.full_like(logits, OUTSIDE)
+    kept[:, *cells] = logits[:, *cells]
+    return kept
 
 
 def _widening(prompt: Prompt) -> float:

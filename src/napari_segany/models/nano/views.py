@@ -12,6 +12,8 @@ from napari_segany.core.masks import Candidates, LogitsGrid, bounding_box, linea
 from napari_segany.core.prompts import Prompt
 from napari_segany.models.nano.network import WINDOW
 
+#: Rows and columns of a window's masks.
+N_CELLS = WINDOW // 4
 #: Longest side, in pixels of the level, that an object should have in the window.
 COMFORTABLE_SIZE = 72.0
 #: The same where a box says how large it is: then more of its surroundings help more than finer cells.
@@ -58,15 +60,26 @@ class View:
         y, x = ((o + WINDOW / 2) * 2.0**self.level for o in self.origin)
         return y, x
 
+    def cells(self, image_shape: tuple[int, int]) -> tuple[slice, slice]:
+        """Rows and columns of the window's cells that show some of an image (H, W), at least one of each."""
+        found = []
+        for origin, extent in zip(self.origin, image_shape, strict=True):
+            first = min(max(0, -origin // 4), N_CELLS - 1)
+            stop = math.ceil((extent * 2.0**-self.level - origin) / 4)
+            found.append(slice(first, max(min(stop, N_CELLS), first + 1)))
+        return found[0], found[1]
+
     def grid(self, image_shape: tuple[int, int]) -> LogitsGrid:
-        """How logits of this window reach the image's pixels."""
+        """How logits of this window reach the image's pixels; those of cells beyond its edge do not."""
         scale = 2.0**self.level
         matrices, starts = [], []
-        for origin, extent in zip(self.origin, image_shape, strict=True):
+        for origin, extent, cells in zip(self.origin, image_shape, self.cells(image_shape), strict=True):
             first = min(max(0, math.floor(origin * scale)), extent)
             last = max(first, min(extent, math.ceil((origin + WINDOW) * scale)))
-            start, stop = ((edge / scale - origin) / 4 for edge in (first, last))
-            matrices.append(linear_interpolation(WINDOW // 4, last - first, start, stop))
+            start, stop = ((edge / scale - origin) / 4 - cells.start for edge in (first, last))
+            matrix = np.zeros((last - first, N_CELLS), dtype=np.float32)
+            matrix[:, cells] = linear_interpolation(cells.stop - cells.start, last - first, start, stop)
+            matrices.append(matrix)
             starts.append(first)
         return LogitsGrid(image_shape, (starts[0], starts[1]), matrices[0], matrices[1])
 
