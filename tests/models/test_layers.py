@@ -38,7 +38,7 @@ def test_linear_learns() -> None:
 
 
 def test_attention_in_chunks_equals_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(long_attention.SCORES_AT_ONCE, "cpu", 4 * 30 * 7)  # seven of the queries
+    monkeypatch.setitem(long_attention.SCORES_AT_ONCE, "cpu", 30 * 7)  # seven of the queries
     monkeypatch.setattr(long_attention, "LONG", 30)
     q, k, v = (torch.randn(2, count, 3, 8).transpose(1, 2) for count in (17, 30, 30))
     with torch.inference_mode():
@@ -47,6 +47,15 @@ def test_attention_in_chunks_equals_the_fused_kernel(monkeypatch: pytest.MonkeyP
         half = long_attention.attention(q.bfloat16(), k.bfloat16(), v.bfloat16())
     torch.testing.assert_close(one_head, expected[:, 1, :, :5])
     torch.testing.assert_close(half.float(), expected, atol=0.03, rtol=0.03)
+
+
+@pytest.mark.parametrize("score", [-1e3, -70.0, 70.0, 1e3])
+@torch.inference_mode()
+def test_attention_takes_scores_of_any_size(score: float) -> None:
+    q, v = torch.ones(1, 3, 4), torch.randn(1, 5, 2)
+    k = torch.full((1, 5, 4), score / 2) + torch.randn(1, 5, 1)
+    expected = F.scaled_dot_product_attention(q, k, v)
+    torch.testing.assert_close(long_attention.long_attention(q, k, v), expected, atol=1e-3, rtol=1e-3)
 
 
 def test_places_rotated_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
