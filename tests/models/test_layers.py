@@ -24,10 +24,16 @@ WIDE = torch.arange(60.0).view(5, 12).sin()
     ],
     ids=["batch", "empty", "vector", "transposed", "transposed weight", "gaps between rows"],
 )
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @torch.inference_mode()
-def test_linear_equals_that_of_pytorch(x: Tensor, weight: Tensor) -> None:
-    torch.testing.assert_close(linear(x, weight), F.linear(x, weight))
-    torch.testing.assert_close(linear(x, weight, weight[:, 0]), F.linear(x, weight, weight[:, 0]))
+def test_linear_equals_that_of_pytorch(x: Tensor, weight: Tensor, dtype: torch.dtype) -> None:
+    expected, expected_biased = F.linear(x, weight), F.linear(x, weight, weight[:, 0])
+    near = {"atol": 1e-5, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.03, "rtol": 0.01}
+    x, weight = x.to(dtype), weight.to(dtype)
+    torch.testing.assert_close(linear(x, weight).float(), expected, **near)
+    torch.testing.assert_close(linear(x, weight, weight[:, 0]).float(), expected_biased, **near)
+    torch.testing.assert_close(linear(x, weight, activation="gelu").float(), F.gelu(expected), **near)
+    torch.testing.assert_close(linear(x, weight, weight[:, 0], "relu").float(), F.relu(expected_biased), **near)
 
 
 def test_linear_learns() -> None:

@@ -7,9 +7,8 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from napari_segany.models.layers.linear import Linear
+from napari_segany.models.layers.linear import Activation, Linear
 
 #: Rows that go through a feed-forward together on a CPU.
 ROWS_AT_ONCE = 1024
@@ -36,17 +35,17 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
-            x = F.relu(layer(x))
+            x = layer(x, "relu")
         return self.layers[-1](x)
 
 
 class FeedForward(nn.Module):
     """Two linear layers ``lin1, lin2`` with an activation between them, (..., C) to the same."""
 
-    def __init__(self, channels: int, hidden: int, activation: str) -> None:
+    def __init__(self, channels: int, hidden: int, activation: Activation) -> None:
         super().__init__()
         self.lin1, self.lin2 = Linear(channels, hidden), Linear(hidden, channels)
-        self.activation: nn.Module = {"relu": nn.ReLU(), "gelu": nn.GELU()}[activation]
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
-        return by_rows(lambda rows: self.lin2(self.activation(self.lin1(rows))), x)
+        return by_rows(lambda rows: self.lin2(self.lin1(rows, self.activation)), x)

@@ -81,7 +81,7 @@ class FeedForward(nn.Module):
         self.fc1, self.fc2 = Linear(channels, hidden), Linear(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(self.norm(x))))
+        return self.fc2(self.fc1(self.norm(x), "gelu"))
 
 
 class TinyBlock(nn.Module):

@@ -6,7 +6,6 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from napari_segany.models.layers.linear import Linear
 from napari_segany.models.layers.long_attention import long_attention
@@ -71,7 +70,7 @@ class MemoryAttentionLayer(nn.Module):
     def look_back(self, x: Tensor, keys: Tensor, memory: Tensor, pointers: int) -> Tensor:
         """Let a frame (B, N, C) look at memories (B, M, c); (B, N, C)."""
         x = x + self.cross_attn_image(self.norm2(x), keys, memory, pointers)
-        return x + by_rows(lambda rows: self.linear2(F.relu(self.linear1(self.norm3(rows)))), x)
+        return x + by_rows(lambda rows: self.linear2(self.linear1(self.norm3(rows), "relu")), x)
 
 
 class MemoryAttention(nn.Module):

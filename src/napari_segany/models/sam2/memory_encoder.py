@@ -6,9 +6,9 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from napari_segany.models.layers.linear import Linear
+from napari_segany.models.layers.mlp import by_rows
 from napari_segany.models.layers.norm import LayerNorm2d
 
 
@@ -39,7 +39,7 @@ class ConvNextBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm.last(self.dwconv(x).permute(0, 2, 3, 1))
-        y = self.gamma * self.pwconv2(F.gelu(self.pwconv1(y)))
+        y = self.gamma * by_rows(lambda rows: self.pwconv2(self.pwconv1(rows, "gelu")), y)
         return x + y.permute(0, 3, 1, 2)
 
 

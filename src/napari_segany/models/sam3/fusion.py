@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from napari_segany.models.layers.linear import Linear
 
@@ -25,7 +24,7 @@ class FusionLayer(nn.Module):
         x = x + self.self_attn(placed, placed, normed, need_weights=False)[0]
         keys = context if context_position is None else context + context_position
         x = x + self.cross_attn_image(self.norm2(x), keys, context, need_weights=False)[0]
-        return x + self.linear2(F.relu(self.linear1(self.norm3(x))))
+        return x + self.linear2(self.linear1(self.norm3(x), "relu"))
 
 
 class FusionEncoder(nn.Module):

@@ -25,7 +25,7 @@ class PromptMlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         first, second = self.layers
-        return self.out_norm(x + second(F.relu(first(x))))
+        return self.out_norm(x + second(first(x, "relu")))
 
 
 class ConceptScoring(nn.Module):

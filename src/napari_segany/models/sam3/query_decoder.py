@@ -65,7 +65,7 @@ class QueryLayer(nn.Module):
         x = self.catext_norm(x + self.ca_text(x + position, prompt, prompt, need_weights=False)[0])
         seen = self.cross_attn(x + position, placed_image, image, attn_mask=bias, need_weights=False)[0]
         x = self.norm1(x + seen)
-        return self.norm3(x + self.linear2(F.relu(self.linear1(x))))
+        return self.norm3(x + self.linear2(self.linear1(x, "relu")))
 
 
 class QueryDecoder(nn.Module):
