@@ -5,21 +5,28 @@ the IoU of masks computed in half precision with those in single precision, and
 for each stage of ours its share of this machine's peak in matrix products. The
 memory is filled by hand: six frames and one that was prompted. Seconds are of
 the processor, over threads, which other work on the machine adds little to.
+
+``--published FOLDER`` takes a checkout of github.com/facebookresearch/sam2 into
+the run, and follows two objects from a click and a mask to see that it finds
+the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from clock import fastest, gemm_peak, seconds
+from published_sam2 import Published
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import Sam2VideoConfig, Sam2VideoInferenceSession, Sam2VideoModel
 
-from napari_segany.core.prompts import Prompt
+from napari_segany.core.prompts import Prompt, make_prompt
 from napari_segany.models.sam2.layouts import from_transformers
 from napari_segany.models.sam2.network import MEMORY_SLOTS, build_sam2
 from napari_segany.models.sam2.predictor import Sam2Embedding, Sam2Model
@@ -104,6 +111,39 @@ def their_frame(model: Sam2VideoModel, session: Sam2VideoInferenceSession) -> np
     return model(session, frame_idx=NOW).pred_masks[:, 0].float().numpy()
 
 
+def published_frames(published: Published, objects: int) -> dict[str, Callable[[], np.ndarray]]:
+    """The frame by published code, as it is and in the half precision that it has on CPUs."""
+    session = published.remembering(memories(objects), pointers(objects))
+
+    def half() -> np.ndarray:
+        with torch.autocast("cpu", torch.bfloat16):
+            return published.follow(session, NOW)
+
+    return {"published float32": lambda: published.follow(session, NOW), "published autocast": half}
+
+
+def differences(model: Sam2Model, published: Published, video: torch.Tensor, frames: int = 4) -> list[float]:
+    """Largest difference to published logits, relative, on each frame after one with a click and a mask."""
+    known = np.zeros((SIDE, SIDE), dtype=bool)
+    known[300:500, 200:700] = True
+    prompts = [make_prompt(known.shape, points=[[400, 600]]), make_prompt(known.shape, mask=known)]
+    session, tracker = published.session(), model.tracker(FRAMES)
+    published.condition(session, prompts)
+    found = []
+    for frame in range(frames):
+        embedding = Sam2Embedding((SIDE, SIDE), model.name, *model.network.encode(video[frame : frame + 1]))
+        if frame == 0:
+            tracker.condition(0, embedding, dict(enumerate(prompts, 1)))
+            continue
+        ours = np.stack([answer.logits[0] for answer in tracker.follow(frame, embedding, (1, 2)).values()])
+        found.append(difference(ours, published.follow(session, frame)))
+    return found
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.abs(one - other).max() / np.abs(other).max())
+
+
 def stages(model: Sam2Model, pixels: torch.Tensor, objects: int) -> dict[str, Callable[[], object]]:
     """Each stage of ours."""
     network, dtype = model.network, model.dtype
@@ -125,7 +165,8 @@ def stages(model: Sam2Model, pixels: torch.Tensor, objects: int) -> dict[str, Ca
 
 def products(call: Callable[[], object]) -> float:
     """GFLOP of a stage's matrix products, counted in half precision; the fused attention of windows is left out."""
-    with FlopCounterMode(display=False) as counter:
+    onednn = {torch.ops.mkldnn._linear_pointwise: lambda x, weight, *_, **__: 2 * math.prod(x) * weight[0]}
+    with FlopCounterMode(display=False, custom_mapping=onednn) as counter:
         call()
     return counter.get_total_flops() / 1e9
 
@@ -134,8 +175,9 @@ def products(call: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--objects", type=int, nargs="*", default=[1, 4, 16])
-    parser.add_argument("--ours-only", type=int, nargs="*", default=[64], help="objects for which theirs is too slow")
+    parser.add_argument("--ours-only", type=int, nargs="*", default=[64], help="in bfloat16, where theirs is too slow")
     parser.add_argument("--stages", type=int, default=4, help="objects with which stages are timed")
+    parser.add_argument("--published", type=Path, metavar="FOLDER", help="checkout of facebookresearch/sam2")
     args = parser.parse_args()
     theirs = random_model()
     video = torch.randn(FRAMES, 3, SIDE, SIDE)
@@ -145,32 +187,34 @@ def main() -> None:
         network.load_state_dict(from_transformers(theirs.state_dict()))
         models[name] = Sam2Model(network, name, torch.device("cpu"), getattr(torch, name))
     pixels = video[NOW : NOW + 1]
+    published = args.published and Published(args.published, models["float32"].network.state_dict(), video)
+    if published:
+        listed = ", ".join(f"{error:.0e}" for error in differences(models["float32"], published, video))
+        print(f"frame by frame, ours differs from published by {listed}", flush=True)
     peaks = {name: gemm_peak(getattr(torch, name)) for name in models}
     listed = ", ".join(f"{name} {peak:.0f}" for name, peak in peaks.items())
     print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, peaks of a thread: {listed} GFLOP/s")
     for objects in args.objects:
         session = their_session(theirs, video, objects)
-        frames = {"transformers": lambda session=session: their_frame(theirs, session)} | our_frames(
-            models, pixels, objects
-        )
+        frames = {"transformers": lambda session=session: their_frame(theirs, session)}
+        frames |= published_frames(published, objects) if published else {}
+        frames |= our_frames(models, pixels, objects)
         answers: dict[str, np.ndarray] = {}
         took = {
             name: seconds(lambda name=name, frame=frame: answers.update({name: frame()}))  # type: ignore[misc]
             for name, frame in frames.items()
         }
-        error = np.abs(answers["float32"] - answers["transformers"]).max() / np.abs(answers["transformers"]).max()
+        print(f"{objects:3} objects: seconds, times that of ours in float32 and in bfloat16")
+        for name, took_s in took.items():
+            ratios = (f"{took_s / took[ours]:.2f}x" for ours in models)
+            print(f"  {name:18} {took_s:6.1f} s {' '.join(ratios)}")
+        for name in list(took)[: -len(models)]:
+            print(f"  {name:18} differs from ours in float32 by {difference(answers['float32'], answers[name]):.0e}")
         single, half = answers["float32"] > 0, answers["bfloat16"] > 0
-        iou = (single & half).sum() / (single | half).sum()
-        print(
-            f"{objects:3} objects: transformers {took['transformers']:.1f} s; "
-            f"ours fp32 {took['float32']:.1f} s ({took['transformers'] / took['float32']:.2f}x), "
-            f"bf16 {took['bfloat16']:.1f} s ({took['transformers'] / took['bfloat16']:.2f}x); "
-            f"fp32 differs by {error:.0e}, bf16 masks IoU {iou:.4f}",
-            flush=True,
-        )
+        print(f"  masks of ours in bfloat16, IoU {(single & half).sum() / (single | half).sum():.4f}", flush=True)
     for objects in args.ours_only:
-        for name, frame in our_frames(models, pixels, objects).items():
-            print(f"{objects:3} objects: ours {name} {seconds(frame):.1f} s", flush=True)
+        frame = our_frames({"bfloat16": models["bfloat16"]}, pixels, objects)["bfloat16"]
+        print(f"{objects:3} objects: ours in bfloat16 {seconds(frame):.1f} s", flush=True)
     print(f"stages, {args.stages} objects")
     calls = {name: stages(model, pixels, args.stages) for name, model in models.items()}
     work = {stage: products(call) for stage, call in calls["bfloat16"].items()}
