@@ -24,7 +24,7 @@ REAL_STACKS = 0.2
 #: Share of the generated crops from stacks.
 GENERATED_STACKS = 0.3
 #: Generated kinds that are learned most slowly come more often than the others, by this factor.
-KIND_WEIGHTS = {"bacteria": 4.0, "noisy-nuclei": 3.0, "em-neurites": 3.0, "em-mitochondria": 2.0}
+KIND_WEIGHTS = {"bacteria": 9.0, "noisy-nuclei": 3.0, "em-neurites": 3.0, "em-mitochondria": 2.0}
 #: What is labelled in real images, by a word in the description; nuclei when there is none of these.
 REAL_CONCEPTS = {"membranes": "cell", "tissue": "cell"}
 #: What is labelled in generated ones.

@@ -17,12 +17,12 @@ def bacteria(rng: Rng, shape: tuple[int, int]) -> Drawn:
     length = width * log_uniform(rng, 1.3, 7)
     labels = np.zeros(shape, dtype=np.int32)
     kind = rng.random()
-    if kind < 0.5:
+    if kind < 0.6:
         labels = _grown(rng, labels, width, max(length, 1.8 * width))
-    elif kind < 0.75:
+    elif kind < 0.8:
         _rows(rng, labels, width, length)
         labels = tidy(labels)
-    if kind > 0.5 or chance(rng, 0.5):
+    if kind > 0.6 or chance(rng, 0.5):
         _loose(rng, labels, width, length)
     labels = tidy(labels, int(0.6 * width**2))
     depth = depth_of(labels)
