@@ -237,14 +237,21 @@ def finish_labels(
             for y0, x0, y1, x1 in blocks(array.shape[1:], array.shards[1:]):
                 found.update(np.unique(array[frame, y0:y1, x0:x1]).tolist())
             for finer, level in pairwise([array, *levels]):
-                for y0, x0, y1, x1 in blocks(level.shape[1:], level.shards[1:]):
-                    level[frame, y0:y1, x0:x1] = finer[frame, 2 * y0 : 2 * y1, 2 * x0 : 2 * x1][::2, ::2]
+                for box in blocks(level.shape[1:], level.shards[1:]):
+                    level[frame, box[0] : box[2], box[1] : box[3]] = _halved(finer, frame, box, level.chunks[1])
         except Exception as error:
             warnings.warn(f"Frame {frame} of the labels in {path} is damaged and was left out: {error}", stacklevel=2)
     ids = sorted(found - {0})[:LISTED]
     colours = [{"label-value": i, "rgba": _colour(i)} for i in ids]
     described = [{"label-value": i, **properties.get(i, {})} for i in ids]
     _describe(group, axes, scale, len(levels) + 1, _image_label(root, colors=colours, properties=described))
+
+
+def _halved(finer: Any, frame: int, box: Box, rows: int) -> np.ndarray:
+    """A window (y0, x0, y1, x1) of the next level of a frame, made from so many rows at a time."""
+    y0, x0, y1, x1 = box
+    strips = ((y, min(y + rows, y1)) for y in range(y0, y1, rows))
+    return np.concatenate([finer[frame, 2 * a : 2 * b, 2 * x0 : 2 * x1][::2, ::2] for a, b in strips])
 
 
 def _colour(label: int) -> list[int]:
