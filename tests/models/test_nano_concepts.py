@@ -35,10 +35,12 @@ def test_objects_of_a_word_are_found(shipped: NanoModel, kind: str, seed: int, w
 
 
 def test_another_word_finds_less(shipped: NanoModel) -> None:
-    image, _ = segany.samples.image("bacteria", seed=4)
-    right = segany.find(image, text="bacteria", model=shipped)
-    wrong = segany.find(image, text="nucleus", model=shipped)
-    assert len(wrong) < 0.3 * len(right)
+    better = 0
+    for seed in range(8):
+        seen = shipped.embed(segany.samples.image("bacteria", seed=seed)[0])
+        right, wrong = (len(segany.find(seen, text=word, model=shipped)) for word in ("bacteria", "nucleus"))
+        better += wrong < 0.5 * right
+    assert better >= 6
 
 
 def test_examples_do_as_well_as_words(shipped: NanoModel) -> None:
