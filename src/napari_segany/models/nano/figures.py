@@ -9,6 +9,7 @@ loss, as in minimum Bayes risk decoding; Kumar & Byrne 2004).
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import combinations_with_replacement
 
 import numpy as np
 import torch
@@ -105,24 +106,23 @@ def mutual_overlaps(looks: Mapping[View, Answer]) -> Tensor:
     Two looks are compared in the cells of the finer one. A mask that is cut by
     its window is not taken for larger than what is seen of it.
     """
-    finest = min(view.level for view in looks)
-    inside = {view: torch.from_numpy(logits > 0) for view, (logits, _) in looks.items()}
-    areas = {view: masks.sum(dim=(1, 2)) * 4.0 ** (view.level - finest) for view, masks in inside.items()}
-
-    def compared(one: View, other: View) -> Tensor:
-        if one.level > other.level:
-            return compared(other, one).T
-        seen = _seen_through(one, other, looks[other][0])
-        common = inside[one].flatten(1).float() @ seen.flatten(1).float().T * 4.0 ** (one.level - finest)
-        return common / (areas[one][:, None] + areas[other] - common).clamp(min=1)
-
-    return torch.stack([torch.stack([compared(one, other) for other in looks], dim=1) for one in looks])
+    views = list(looks)
+    finest = min(view.level for view in views)
+    inside = [torch.from_numpy(logits > 0) for logits, _ in looks.values()]
+    cells = [4.0 ** (view.level - finest) for view in views]
+    areas = [masks.sum(dim=(1, 2)) * cell for masks, cell in zip(inside, cells, strict=True)]
+    overlaps = torch.empty(len(views), len(inside[0]), len(views), len(inside[0]))
+    for pair in combinations_with_replacement(range(len(views)), 2):
+        one, other = sorted(pair, key=lambda number: views[number].level)
+        seen = inside[one] if one == other else _seen_through(views[one], views[other], looks[views[other]][0])
+        common = inside[one].flatten(1).float() @ seen.flatten(1).float().T * cells[one]
+        iou = common / (areas[one][:, None] + areas[other] - common).clamp(min=1)
+        overlaps[one, :, other], overlaps[other, :, one] = iou, iou.T
+    return overlaps
 
 
 def _seen_through(view: View, other: View, logits: np.ndarray) -> Tensor:
     """Masks (K, h, w) of another look, in the cells of a view; nothing is inside where that look did not reach."""
-    if view == other:
-        return torch.from_numpy(logits > 0)
     cells, zoom = N_CELLS, 2.0 ** (view.level - other.level)
     along = []
     for ours, theirs in zip(view.origin, other.origin, strict=True):
