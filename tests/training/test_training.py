@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from skimage.measure import label
 
 from napari_segany import samples
 from napari_segany.core.errors import StorageError
 from napari_segany.core.masks import mask_iou as overlap
 from napari_segany.training.clicks import first_prompts, with_correction
-from napari_segany.training.crops import draw_earlier, draw_window, make_example, make_stack
+from napari_segany.training.crops import _redrawn, draw_earlier, draw_window, make_example, make_stack
 from napari_segany.training.crops import samples as sample_stream
 from napari_segany.training.folder import read_folder
 from napari_segany.training.generate import KINDS, generate
@@ -126,6 +128,19 @@ def test_objects_that_change_between_frames_are_asked_for_more_often() -> None:
     assert np.mean(np.ravel(ious) < 0.7) > 0.65, "one of two objects changes"
 
 
+@settings(deadline=None, max_examples=25)
+@given(st.integers(0, 2**31), st.integers(-4, 5))
+def test_objects_that_are_outlined_wider_or_narrower_stay_the_same_objects(seed: int, wider: int) -> None:
+    _, labels = generate("nuclei", seed, (96, 96))
+    frames = [(torch.zeros(3, 96, 96), part) for part in (labels, np.roll(labels, 3, axis=0))]
+    ids = np.flatnonzero(np.bincount(labels.ravel()) >= 200)
+    redrawn = _redrawn(frames, wider, ids[ids > 0])
+    for (_, before), (_, after) in zip(frames, redrawn, strict=True):
+        small, large = (before, after) if wider > 0 else (after, before)
+        assert (large[small > 0] == small[small > 0]).all()
+        assert (np.bincount(after.ravel(), minlength=ids.max() + 1)[ids] > 0).all()
+
+
 def test_simulated_prompts_say_the_truth() -> None:
     masks = np.zeros((40, 256, 256), dtype=bool)
     for i, mask in enumerate(masks):
@@ -200,17 +215,14 @@ def test_words_are_learned_from_features_that_stay(tmp_path: Path) -> None:
     assert torch.equal(network.encoder.to_coarse.weight, before)
 
 
-def test_the_judge_learns_from_answers_that_stay() -> None:
-    from napari_segany.models.nano.judge import Judge
-    from napari_segany.models.nano.network import MASKS
+def test_scores_are_learned_from_answers_that_stay() -> None:
     from napari_segany.models.nano.weights import load_nano
-    from napari_segany.training.judge import train_judge
+    from napari_segany.training.scores import train_scores
 
     torch.manual_seed(0)
     network = load_nano(torch.device("cpu"), torch.float32).network
-    network.judge = Judge(MASKS)
     before = network.decoder.to_weights.weight.clone()
-    assert train_judge(None, network, images=24) > 0.3
+    assert train_scores(None, network, images=24) > 0.3
     assert torch.equal(network.decoder.to_weights.weight, before)
 
 

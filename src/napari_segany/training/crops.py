@@ -14,6 +14,12 @@ from napari_segany.core.intensity import DEFAULT_PERCENTILES, IntensityRange, es
 
 #: Longest side of the chosen object in the crop, pixels.
 SIZES = (18.0, 140.0)
+#: Share of the crops with earlier frames whose objects are all outlined somewhat wider or narrower than they are, as
+#: some people draw: a tracker is to keep to what it was given.
+REDRAWN = 0.3
+
+#: Image (3, side, side) and labels (side, side) of a window.
+Frame = tuple[Tensor, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -209,12 +215,17 @@ def depth_map(labels: np.ndarray) -> np.ndarray:
     """Depth of each pixel inside its object, 0 at the edge and 1 at the deepest point; (H, W) float32."""
     from scipy import ndimage
 
+    depth = ndimage.distance_transform_edt(_inner(labels))
+    deepest = ndimage.maximum(depth, labels, np.arange(labels.max() + 1))
+    return (depth / np.maximum(np.atleast_1d(deepest), 1.0)[labels]).astype(np.float32)
+
+
+def _inner(labels: np.ndarray) -> np.ndarray:
+    """Pixels of objects, but for those at the edge to another or to the ground; (H, W) bool."""
     edge = np.zeros(labels.shape, dtype=bool)
     edge[:, 1:] |= labels[:, 1:] != labels[:, :-1]
     edge[1:] |= labels[1:] != labels[:-1]
-    depth = ndimage.distance_transform_edt((labels > 0) & ~edge)
-    deepest = ndimage.maximum(depth, labels, np.arange(labels.max() + 1))
-    return (depth / np.maximum(np.atleast_1d(deepest), 1.0)[labels]).astype(np.float32)
+    return (labels > 0) & ~edge
 
 
 @dataclass(frozen=True)
@@ -296,10 +307,12 @@ def samples(
         ids = np.unique(labels)
         small = np.searchsorted(ids, labels)[::2, ::2] + (ids[0] != 0)
         dense = np.stack([(small > 0).astype(np.float32), depth_map(small)])
-        (image, _), *earlier = frames
+        if len(frames) > 1 and rng.random() < REDRAWN:
+            frames = _redrawn(frames, round(rng.uniform(-0.06, 0.08) * window.size), chosen)
+        (image, drawn), *earlier = frames
         yield Sample(
             image,
-            np.stack([labels == label for label in chosen]),
+            np.stack([drawn == label for label in chosen]),
             F.avg_pool2d(torch.from_numpy(dense), 2),
             example.complete,
             [(i, np.stack([seen == label for label in chosen])) for i, seen in earlier],
@@ -322,6 +335,23 @@ def _changed(now: np.ndarray, before: np.ndarray, ids: np.ndarray) -> np.ndarray
     common = np.bincount(now[now == before], minlength=count)[ids]
     areas = (np.bincount(frame.ravel(), minlength=count)[ids] for frame in (now, before))
     return 1.2 - common / np.maximum(sum(areas) - common, 1)
+
+
+def _redrawn(frames: list[Frame], wider: int, ids: np.ndarray) -> list[Frame]:
+    """The same frames, their objects outlined so many pixels wider or, below 0, narrower; unchanged if one is lost."""
+    from skimage.segmentation import expand_labels
+
+    redrawn = [
+        (image, expand_labels(labels, wider) if wider > 0 else _narrower(labels, -wider)) for image, labels in frames
+    ]
+    kept = all(np.isin(ids, _usable(labels)).all() for _, labels in redrawn[1:])
+    return redrawn if kept else frames
+
+
+def _narrower(labels: np.ndarray, by: int) -> np.ndarray:
+    from scipy import ndimage
+
+    return np.where(ndimage.distance_transform_edt(_inner(labels)) > by, labels, 0)
 
 
 def _grain(image: Tensor, rng: np.random.Generator) -> Tensor:

@@ -22,7 +22,7 @@ MODALITY_WEIGHTS = {"fluorescence": 0.5, "histology": 0.3, "brightfield": 0.08, 
 #: Weight of real stacks beside them.
 REAL_STACKS = 0.2
 #: Share of the generated crops from stacks.
-GENERATED_STACKS = 0.3
+GENERATED_STACKS = 0.4
 #: Generated kinds that are learned most slowly come more often than the others, by this factor.
 KIND_WEIGHTS = {"bacteria": 9.0, "noisy-nuclei": 3.0, "em-neurites": 3.0, "em-mitochondria": 2.0}
 #: What is labelled in real images, by a word in the description; nuclei when there is none of these.

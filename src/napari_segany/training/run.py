@@ -53,8 +53,8 @@ class TrainingConfig:
         Share of the crops of single images that come with frames made from them.
     per_kind : int
         Generated images of each kind held at once; they are renewed all the time.
-    word_crops, judge_images : int
-        Crops from which words, and then images from which the judge of answers, are learned afterwards.
+    word_crops, score_images : int
+        Crops from which words, and then images from which to score masks is learned afterwards.
     seed : int
     device : str
         "auto" takes a GPU when there is one.
@@ -72,7 +72,7 @@ class TrainingConfig:
     looks: float = 1.0
     per_kind: int = 24
     word_crops: int = 2500
-    judge_images: int = 400
+    score_images: int = 400
     seed: int = 0
     device: str = "auto"
 

@@ -1,9 +1,8 @@
 """What tells how good the masks of a click are: the masks themselves, and how far all looks at the click agree.
 
 The right outline is drawn again by other masks and at other zooms; wrong ones
-are alone. So of the masks of a look the one counts for the best whose
-expected IoU with all others is the highest (the choice of least expected
-loss, as in minimum Bayes risk decoding; Kumar & Byrne 2004).
+are alone. So the expected IoU of a mask with all others tells much (as in
+minimum Bayes risk decoding; Kumar & Byrne 2004).
 """
 
 from __future__ import annotations
@@ -16,15 +15,14 @@ import torch
 from torch import Tensor
 
 from napari_segany.core.masks import linear_interpolation
+from napari_segany.models.nano.mask_iou_head import shape_figures
 from napari_segany.models.nano.views import N_CELLS, Answer, View
 
 #: Predicted IoUs as near to 0 or 1 as this are as good as those.
 EPSILON = 1e-4
-#: Size, in cells at stride 4, at which nano likes to see an object.
-USUAL_SIZE = 18.0
 
 
-def describe(looks: Mapping[View, Answer]) -> tuple[Tensor, Tensor, Tensor]:
+def describe(looks: Mapping[View, Answer]) -> tuple[Tensor, Tensor]:
     """What the judge looks at of the answers to one click, seen through L views.
 
     Returns
@@ -33,8 +31,6 @@ def describe(looks: Mapping[View, Answer]) -> tuple[Tensor, Tensor, Tensor]:
         For `Judge`, each figure of the order of one.
     scores : (L, MASKS) float32
         The decoder's logits of the predicted IoU.
-    expected : (L, MASKS) float32
-        IoU of each mask with all masks, weighed by the squares of their scores.
     """
     overlaps = mutual_overlaps(looks)
     predicted = torch.from_numpy(np.stack([scores for _, scores in looks.values()]))
@@ -44,8 +40,7 @@ def describe(looks: Mapping[View, Answer]) -> tuple[Tensor, Tensor, Tensor]:
     # Of the masks of the same look the largest overlap is that of a mask with itself: 1, or 0 where it is empty.
     same_look = overlaps.diagonal(dim1=0, dim2=2).permute(2, 0, 1).sort(dim=2, descending=True).values
     which = torch.eye(scores.shape[1]).expand_as(same_look)
-    agreeing = agreement(overlaps, predicted)
-    return torch.cat([alone, same_look, which, agreeing], dim=-1), scores, agreeing[..., 0]
+    return torch.cat([alone, same_look, which, agreement(overlaps, predicted)], dim=-1), scores
 
 
 def figures(logits: Tensor, scores: Tensor, level: int) -> Tensor:
@@ -59,20 +54,8 @@ def figures(logits: Tensor, scores: Tensor, level: int) -> Tensor:
     level : int
         Zoom at which the masks were drawn, see `View`.
     """
-    inside = logits > 0
-    area = inside.sum(dim=(1, 2))
-    soft = logits.sigmoid()
-    steady = (logits > 1).sum(dim=(1, 2)) / (logits > -1).sum(dim=(1, 2)).clamp(min=1)
-    decided = (2 * soft - 1).clamp(min=0).sum(dim=(1, 2)) / (soft.sum(dim=(1, 2)) + 1e-2)
-    contrast = logits.abs().mean(dim=(1, 2)) / 10
-    extent = torch.maximum(inside.any(dim=2).sum(dim=1), inside.any(dim=1).sum(dim=1))
-    unusual = (extent.clamp(min=1) / USUAL_SIZE).log2() / 2
-    outer = torch.zeros_like(inside[0])
-    outer[[0, -1]] = outer[:, [0, -1]] = True
-    cut = (inside & outer).any(dim=2).any(dim=1).float()
-    zoom = torch.full_like(cut, level / 2)
-    alone = [scores / 4, steady, decided, contrast, unusual, unusual.abs(), (area + 1).log() / 7, cut, zoom]
-    return torch.stack(alone, dim=-1)
+    zoom = torch.full_like(scores, level / 2)
+    return torch.cat([scores[:, None] / 4, shape_figures(logits), zoom[:, None]], dim=1)
 
 
 def agreement(overlaps: Tensor, predicted: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ The decoder scores each mask by itself. How far it agrees with the other masks
 and looks, how decided it is, how large, and at which zoom it was drawn tells
 more (`figures`), so a small network turns all of this into the IoU that is
 predicted. It learns after everything else, from answers that stay as they are
-(`napari_segany.training.judge`).
+(`napari_segany.training.scores`).
 """
 
 from __future__ import annotations

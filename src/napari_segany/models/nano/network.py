@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from napari_segany.models.layers.long_attention import attention
 from napari_segany.models.nano.concepts import ConceptHead
 from napari_segany.models.nano.judge import Judge
+from napari_segany.models.nano.mask_iou_head import MaskIoUHead
 
 #: Side of the decoder's window in pixels of the level it works on.
 WINDOW = 256
@@ -174,6 +175,7 @@ class Decoder(nn.Module):
         self.out8 = Residual(w8)
         self.to_weights = nn.Conv2d(w8, MASKS * (config.fine + 4), 1)
         self.score = nn.Sequential(nn.Linear(w8 + w16 + MASKS + 2, 128), nn.ReLU(), nn.Linear(128, 1))
+        self.mask_iou = MaskIoUHead(MASKS, w8, w16)
 
     def forward(
         self, fine: Tensor, coarse: Tensor, maps: Tensor, memory: Tensor | None = None
@@ -194,6 +196,13 @@ class Decoder(nn.Module):
         scores : (P, MASKS)
             Logits of the predicted IoU.
         """
+        logits, evidence = self.draw(fine, coarse, maps, memory)
+        return logits, self.mask_iou(*evidence)
+
+    def draw(
+        self, fine: Tensor, coarse: Tensor, maps: Tensor, memory: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """The masks of `forward`, and what `MaskIoUHead.forward` looks at."""
         x8, tokens = self._cells(coarse, maps)
         side = x8.shape[2] // 2
         for block in self.attention:
@@ -204,7 +213,8 @@ class Decoder(nn.Module):
         local = F.pixel_unshuffle(fine, 2).unflatten(1, (self.fine, 4))
         cells = (weights[:, :, : self.fine, None] * local[:, None]).sum(dim=2) + weights[:, :, self.fine :]
         logits = F.pixel_shuffle(cells.flatten(1, 2), 2)
-        return logits, self._scores(logits.detach(), x8, tokens)
+        around, drawn = tokens.mean(dim=1), logits.detach()
+        return logits, (x8, around, drawn, self._scores(drawn, x8, around))
 
     def remember(self, coarse: Tensor, maps: Tensor) -> Tensor:
         """Cells of a window in which the object is known, as later frames look at them.
@@ -226,18 +236,18 @@ class Decoder(nn.Module):
         x8 = self.mix(F.relu(coarse + self.prompt(F.pixel_unshuffle(maps, 2))))
         return x8, self.down16(x8).flatten(2).transpose(1, 2) + self.position
 
-    def _scores(self, logits: Tensor, x8: Tensor, tokens: Tensor) -> Tensor:
+    def _scores(self, logits: Tensor, x8: Tensor, around: Tensor) -> Tensor:
         """Judge each mask by the features under it, its size and its decidedness; (P, MASKS)."""
         inside4 = logits.float().sigmoid()
         inside = F.avg_pool2d(inside4, 2).to(x8.dtype)
         area = inside.sum(dim=(2, 3))
         under = torch.einsum("pmhw,pchw->pmc", inside, x8) / (area[..., None] + 1e-2)
-        around = tokens.mean(dim=1)[:, None].expand(-1, MASKS, -1)
         # Share of the soft area that is decided, high for a mask with a clear edge.
         decided = (2 * inside4 - 1).clamp(min=0).sum(dim=(2, 3)) / (inside4.sum(dim=(2, 3)) + 1e-2)
         which = torch.eye(MASKS, dtype=x8.dtype, device=x8.device).expand(len(x8), -1, -1)
         size = torch.stack([(area.float() + 1).log() / 7, decided], dim=-1).to(x8.dtype)
-        return self.score(torch.cat([under, around, which, size], dim=-1))[..., 0]
+        everywhere = around[:, None].expand(-1, MASKS, -1)
+        return self.score(torch.cat([under, everywhere, which, size], dim=-1))[..., 0]
 
 
 class Nano(nn.Module):

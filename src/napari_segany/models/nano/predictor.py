@@ -41,8 +41,6 @@ SAME_BOX = 0.8
 BOXED_WIDENING, CLICKED_WIDENING = 0.5, -0.25
 #: Logit of what lies beyond the image's edge.
 OUTSIDE = -10.0
-#: Of the look that was voted for, over others, when the judge chooses among them.
-ADVANTAGE = 1.1
 #: Prompts decoded at once: more only costs memory.
 BATCH = 32
 
@@ -138,7 +136,7 @@ class NanoModel:
                 return known
         chosen, looks = self.looks(embedding, prompts)
         answers = [
-            self._choose(looks[i], chosen[i]) if prompt.is_ambiguous else (chosen[i], looks[i][chosen[i]])
+            self._choose(looks[i]) if prompt.is_ambiguous else (chosen[i], looks[i][chosen[i]])
             for i, prompt in enumerate(prompts)
         ]
         return [
@@ -146,21 +144,14 @@ class NanoModel:
             for prompt, (view, answer) in zip(prompts, answers, strict=True)
         ]
 
-    def _choose(self, looks: Mapping[View, Answer], voted: View) -> tuple[View, Answer]:
-        """Choose the look at a click whose best mask is judged the best, with what was voted for in advance.
-
-        Of its masks the best is the one that others agree with.
-        """
-        shown, scores, expected = describe(looks)
+    def _choose(self, looks: Mapping[View, Answer]) -> tuple[View, Answer]:
+        """Choose the look at a click with the mask that is judged best, and score its masks as they are judged."""
+        shown, scores = describe(looks)
         judged = self.network.judge(shown.to(self.device), scores.to(self.device)).sigmoid().cpu()
-        views = list(looks)
         # A click is answered with the masks after the first.
-        heads = judged[:, 1:].amax(dim=1)
-        heads[views.index(voted)] *= ADVANTAGE
-        best = int(heads.argmax())
-        places = expected[best, 1:].argsort(descending=True, stable=True).argsort()
-        judged[best, 1:] = judged[best, 1:].sort(descending=True).values[places]
-        return views[best], (looks[views[best]][0], judged[best].numpy())
+        best = int(judged[:, 1:].amax(dim=1).argmax())
+        view = list(looks)[best]
+        return view, (looks[view][0], judged[best].numpy())
 
     @torch.inference_mode()
     def looks(
@@ -278,7 +269,7 @@ class NanoModel:
         tokens: dict[int, Tensor] = {}
 
         def encode(part: Sequence[tuple[int, View]]) -> None:
-            _, coarse, maps = self._windows(embedding, part, prompts)
+            _, coarse, maps = self.windows(embedding, part, prompts)
             tokens.update(zip((i for i, _ in part), self.network.decoder.remember(coarse, maps), strict=True))
 
         for same_level in _by_level(views.items()):
@@ -296,7 +287,7 @@ class NanoModel:
         """Answer prompts (by number) through views, in batches of one level, into `looks`."""
 
         def decode(part: Sequence[tuple[int, View]]) -> None:
-            fine, coarse, maps = self._windows(embedding, part, prompts)
+            fine, coarse, maps = self.windows(embedding, part, prompts)
             memory = None if memories is None else torch.stack([memories[i] for i, _ in part])
             logits, scores = self.network.decoder(fine, coarse, maps, memory)
             widened = torch.tensor([_widening(prompts[i]) for i, _ in part])[:, None, None, None]
@@ -307,7 +298,7 @@ class NanoModel:
         for same_level in _by_level(asked):
             in_batches(same_level, BATCH, decode)
 
-    def _windows(
+    def windows(
         self,
         embedding: NanoEmbedding,
         asked: Sequence[tuple[int, View]],

@@ -17,16 +17,18 @@ from napari_segany.core.durable import replacing
 from napari_segany.core.errors import CheckpointError, first_line
 from napari_segany.models.checkpoints import Layout, State, Undrawn, build
 from napari_segany.models.nano.judge import Judge
-from napari_segany.models.nano.network import MASKS, Nano, NanoConfig
+from napari_segany.models.nano.network import MASKS, Decoder, Nano, NanoConfig
 from napari_segany.models.nano.predictor import NanoModel
 
-#: Of the file; those without are of the first.
-VERSION = 1
+#: Of the file; those without are of the first, which has no `MaskIoUHead`.
+VERSION = 2
 #: Channels and depths above this are those of no network of ours.
 LARGEST = 512
-#: What the judge looked at before it was shown how far looks agree. What a person taught a model then is kept; only
-#: its judge begins anew, and gives the decoder's scores.
+#: What the judge looked at before it was shown how far looks agree. What a person taught a model then, or before there
+#: was a `MaskIoUHead`, is kept; only these begin anew, and give the decoder's scores.
 EARLIER_FIGURES = 17
+#: Names of the weights of `MaskIoUHead`.
+HEAD = "decoder.mask_iou."
 
 
 def save_weights(model: Nano, path: Path, provenance: Mapping[str, Any] | None = None) -> None:
@@ -78,6 +80,9 @@ def load_nano(device: torch.device, dtype: torch.dtype, path: Path | None = None
         raise CheckpointError(f"{source} was written by a newer version; update napari-segany.")
     if (earlier := state.get("judge.mlp.0.weight")) is not None and earlier.shape[1:] == (EARLIER_FIGURES,):
         state |= {f"judge.{name}": value for name, value in Judge(MASKS).state_dict().items()}
+    if is_nano(state) and not any(key.startswith(HEAD) for key in state):
+        decoder = Decoder(config).state_dict()
+        state |= {f"decoder.{key}": value for key, value in decoder.items() if f"decoder.{key}".startswith(HEAD)}
     layout = Layout("nano", lambda _: "nano", dict, lambda _: Nano(config))
     network = build(state, layout, "nano", str(source))
     assert isinstance(network, Nano)

@@ -14,13 +14,13 @@ def tissue(rng: Rng, shape: tuple[int, int]) -> Drawn:
     """Cells with bright or dark walls of varying thickness, some of them faint."""
     size = log_uniform(rng, 12, 90)
     cells = mosaic(rng, shape, size, rng.uniform(0.1, 0.6), rng.uniform(1, 2.5), rng.uniform(0.05, 0.3))
-    wall = log_uniform(rng, 0.7, 0.12 * size + 0.8)
+    wall = log_uniform(rng, 0.7, 0.2 * size + 0.8)
     distance = depth_of(cells)
     walls = np.exp(-((distance / wall) ** 2)) * (1 + 0.4 * texture(rng, shape, log_uniform(rng, 5, 40))).clip(0.1)
     image = walls + rng.uniform(0, 0.25) * per_object(rng, cells, 0, 1)
     image = image + rng.uniform(0, 0.25) * texture(rng, shape, log_uniform(rng, 2, 15))
-    image = blur(image, log_uniform(rng, 0.4, 2)) * rng.choice([1, 1, 1, -1])
-    labels = tidy(np.where(distance > 0.6 * wall, cells, 0), 20) if chance(rng, 0.5) else tidy(cells, 20)
+    image = blur(image, log_uniform(rng, 0.4, 0.06 * size + 1)) * rng.choice([1, 1, 1, -1])
+    labels = tidy(np.where(distance > 0.6 * wall, cells, 0), 20) if chance(rng, 0.4) else tidy(cells, 20)
     peak = log_uniform(rng, 2, 300) if chance(rng, 0.5) else None
     return camera(rng, uneven(rng, image, rng.uniform(0, 0.4)), log_uniform(rng, 0.01, 0.5), peak), labels
 

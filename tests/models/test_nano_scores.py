@@ -1,16 +1,22 @@
-"""nano's judge: figures of answers, and how well it ranks them."""
+"""How nano scores its masks: figures of answers, the head and the judge, and how well they rank answers."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from scipy.stats import spearmanr
 
-from napari_segany.core.masks import interior_point, mask_iou
+from napari_segany.core.masks import bounding_box, interior_point, mask_iou
 from napari_segany.core.prompts import make_prompt
 from napari_segany.models.nano.figures import describe, figures, mutual_overlaps
 from napari_segany.models.nano.judge import Judge
+from napari_segany.models.nano.mask_iou_head import MaskIoUHead
 from napari_segany.models.nano.network import MASKS, WINDOW
 from napari_segany.models.nano.predictor import NanoModel
 from napari_segany.models.nano.views import View
@@ -62,9 +68,9 @@ def test_a_mask_agrees_with_itself_seen_through_any_other_view(
     # One cell of the coarser of the two is the least difference that is seen.
     least = (1 - 8 * 2.0 ** max(level, other_level) / side) ** 2
     if view != other:
-        shown, _, expected = describe(looks)
+        shown, _ = describe(looks)
         assert (overlaps[0, 0, 1] >= least).all() and (overlaps[0, 1, 1] < 0.3).all()
-        assert shown.shape == (2, 4, 23) and expected[0, 0] > expected[0, 1]
+        assert shown.shape == (2, 4, 23)
         assert (shown[0, 0, 17:21] > shown[0, 1, 17:21]).all()
 
 
@@ -81,10 +87,10 @@ def test_where_another_look_does_not_reach_it_has_seen_nothing() -> None:
 def test_a_single_look_has_its_own_masks_to_agree_with() -> None:
     view = View(0, (0, 0))
     masks = np.stack([square(view, 40, 40, 60)] * 3 + [square(view, 150, 150, 60)])
-    shown, scores, expected = describe({view: (masks, np.array([0.5, 0.5, 0.5, 0.5], dtype=np.float32))})
+    shown, scores = describe({view: (masks, np.array([0.5, 0.5, 0.5, 0.5], dtype=np.float32))})
     assert shown.shape == (1, 4, 23) and scores.abs().max() < 1e-6
-    same_look = shown[0, :, 9:13]
-    assert (expected[0, :3] == 0.75).all() and expected[0, 3] == 0.25
+    same_look, expected = shown[0, :, 9:13], shown[0, :, 17]
+    assert (expected[:3] == 0.75).all() and expected[3] == 0.25
     assert same_look.sum(dim=1).tolist() == [3, 3, 3, 1] and (same_look[:, 0] == 1).all()
 
 
@@ -105,4 +111,52 @@ def test_predicted_iou_ranks_clicks_better_than_the_decoder_alone() -> None:
     nano = load_nano(torch.device("cpu"), torch.float32)
     judged = rank_correlation(nano)
     nano.network.judge = Judge(MASKS)
-    assert judged > max(rank_correlation(nano), 0.3)
+    unjudged = rank_correlation(nano)
+    untaught(nano)
+    alone = rank_correlation(nano)
+    assert judged > max(alone, 0.5) and unjudged > alone
+
+
+def untaught(nano: NanoModel) -> None:
+    """Undo what the head that scores masks has learned."""
+    config = nano.network.config
+    nano.network.decoder.mask_iou = MaskIoUHead(MASKS, config.coarse, config.decoder_width)
+
+
+def test_before_it_is_taught_the_head_leaves_scores_as_they_are() -> None:
+    torch.manual_seed(0)
+    head = MaskIoUHead(MASKS, 80, 128)
+    logits = torch.randn(3, MASKS, 64, 64).cumsum(dim=2)
+    scores = torch.randn(3, MASKS)
+    assert torch.equal(head(torch.randn(3, 80, 32, 32), torch.randn(3, 128), logits, scores), scores)
+
+
+def test_the_head_tells_a_mask_from_the_same_mask_beside_its_object() -> None:
+    nano = load_nano(torch.device("cpu"), torch.float32)
+    image, labels = generate("nuclei", 77_100, (256, 256))
+    truth = labels == np.bincount(labels[labels > 0]).argmax()
+    prompt = make_prompt(labels.shape, box=bounding_box(truth))
+    embedding = nano.embed(image)
+    (view,), _ = nano.looks(embedding, [prompt])
+    with torch.inference_mode():
+        _, evidence = nano.network.decoder.draw(*nano.windows(embedding, [(0, view)], [prompt]))
+        coarse, around, logits, scores = evidence
+        beside = logits.roll(12, dims=-1)
+        right, wrong = (nano.network.decoder.mask_iou(coarse, around, drawn, scores) for drawn in (logits, beside))
+    assert (right > wrong + 0.1).all()
+
+
+def test_weights_from_before_the_head_score_as_they_did(tmp_path: Path) -> None:
+    nano = load_nano(torch.device("cpu"), torch.float32)
+    untaught(nano)
+    state = {k: v.contiguous() for k, v in nano.network.state_dict().items() if not k.startswith("decoder.mask_iou.")}
+    metadata = {"version": "1", "family": "nano", "config": json.dumps(asdict(nano.network.config))}
+    path = tmp_path / "earlier.safetensors"
+    save_file(state, path, metadata=metadata)
+    earlier = load_nano(torch.device("cpu"), torch.float32, path)
+    image, labels = generate("nuclei", 77_101, (256, 256))
+    prompts = [make_prompt(labels.shape, points=[(100, 120)]), make_prompt(labels.shape, box=(40, 40, 90, 100))]
+    for old, new in zip(
+        earlier.predict(earlier.embed(image), prompts), nano.predict(nano.embed(image), prompts), strict=True
+    ):
+        assert np.allclose(old.scores, new.scores, atol=1e-5) and np.allclose(old.logits, new.logits, atol=1e-4)
