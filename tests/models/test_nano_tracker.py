@@ -11,6 +11,7 @@ from napari_segany.core.settings import PropagationSettings
 from napari_segany.models.nano.predictor import NanoModel
 from napari_segany.models.nano.tracker import GAP
 from napari_segany.models.nano.weights import load_nano
+from napari_segany.models.nano.windows import moved_along
 from napari_segany.training.generate.stacks import cells_timelapse
 from tests.fakes import disc
 
@@ -67,6 +68,15 @@ def test_motion_finds_what_moves_farther_than_its_own_size(shipped: NanoModel) -
     stack, truth = discs([(64, 20 + x) for x in steps], radius=8.0)
     found = followed(stack, truth, shipped, motion=True)
     assert np.mean([mask_iou(f, t) for f, t in zip(found, truth, strict=True)]) > 0.7
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_the_last_outline_is_moved_a_share_of_the_way_to_where_the_object_is(share: float) -> None:
+    last, now = disc((64, 64), (20, 30), 8), disc((64, 64), (28, 26), 8)
+    depth = np.where(last, 1.0, -1.0)
+    moved = moved_along(depth, now, share) > 0
+    assert mask_iou(moved, disc((64, 64), (20 + 8 * share, 30 - 4 * share), 8)) > 0.95
+    assert np.array_equal(moved_along(depth, np.zeros_like(now), share), depth), "there is nowhere to go"
 
 
 def test_cells_keep_their_identity(shipped: NanoModel) -> None:

@@ -19,7 +19,7 @@ from napari_segany.core.motion import BoxMotion
 from napari_segany.core.prompts import Prompt, mask_logits
 from napari_segany.models.nano.embedding import NanoEmbedding
 from napari_segany.models.nano.views import COMFORTABLE_SIZE, View, comfortable_level
-from napari_segany.models.nano.windows import window_depth
+from napari_segany.models.nano.windows import moved_along, window_depth
 
 if TYPE_CHECKING:
     from napari_segany.models.nano.predictor import NanoModel
@@ -29,6 +29,8 @@ MIN_SCORE = 0.02
 #: Logits by which the last mask outvotes the decoder, for each cell of depth inside it (or of distance from
 #: it), where the decoder cannot redraw a mask it was given at all.
 PRIOR_WEIGHT, PRIOR_DEPTH = 4.0, 3.0
+#: Predicted IoUs up to which an object stays where it was, and from which it is where the decoder draws it.
+UNSURE, SURE = 0.6, 0.9
 #: A mask that grows or shrinks by a larger factor from one frame to the next is not believed.
 MAX_GROWTH = 4.0
 #: Frames on which an object may be missing before it is given up.
@@ -160,13 +162,17 @@ class NanoTracker:
         return found
 
     def _with_prior(self, object_id: int, answer: Candidates, prompt: Prompt, view: View) -> Candidates:
-        """Let the last mask count for more, the less the decoder can be trusted with this object.
+        """Let the last mask count for more, the less the decoder is trusted with this object and the less sure it is.
 
-        What a person has given tells how far that is: outlines that the
-        decoder does not see there, it will not see on the next frame.
+        What a person has given tells how far it can be trusted: outlines that
+        the decoder does not see there, it will not see on the next frame. The
+        last mask is moved along with an object of which the decoder is sure.
         """
-        doubt = 1.0 - self.trust.get(object_id, 1.0)
-        prior = PRIOR_WEIGHT * doubt * np.clip(window_depth(prompt, view), -PRIOR_DEPTH, PRIOR_DEPTH)
+        score = float(answer.scores[0])
+        doubt = 1.0 - self.trust.get(object_id, 1.0) * math.sqrt(score)
+        sure = float(np.clip((score - UNSURE) / (SURE - UNSURE), 0, 1))
+        depth = moved_along(window_depth(prompt, view), answer.logits[0] > 0, sure)
+        prior = PRIOR_WEIGHT * doubt * np.clip(depth, -PRIOR_DEPTH, PRIOR_DEPTH)
         return replace(answer, logits=(answer.logits + prior[None]).astype(np.float32))
 
     def _expected(self, object_id: int, frame: int, backward: bool, shape: tuple[int, int], last: Memory) -> np.ndarray:

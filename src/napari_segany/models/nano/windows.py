@@ -68,3 +68,15 @@ def window_depth(prompt: Prompt, view: View) -> np.ndarray:
         return np.zeros(inside.shape)
     distance = ndimage.distance_transform_edt
     return np.where(inside, distance(inside) - 0.5, 0.5 - distance(~inside))
+
+
+def moved_along(depth: np.ndarray, inside: np.ndarray, share: float) -> np.ndarray:
+    """A `window_depth` (h, w) moved towards a mask (h, w), by a share of the way between their centres.
+
+    It stays where one of them is empty.
+    """
+    known = depth > 0
+    if not (known.any() and inside.any()):
+        return depth
+    way = np.subtract(ndimage.center_of_mass(inside), ndimage.center_of_mass(known))
+    return ndimage.shift(depth, share * way, order=1, mode="nearest")
