@@ -278,11 +278,13 @@ def test_checkpoints_of_a_training_that_are_damaged_or_newer_say_so(tmp_path: Pa
     from napari_segany.core.errors import CheckpointError
     from napari_segany.training.run import TrainingConfig, read_checkpoint, train
 
-    whole = {"model": {}, "average": {}, "optimiser": {}, "step": 3, "elapsed": 1.0}
+    first = {"model": {}, "average": {}, "optimiser": {}, "step": 3, "elapsed": 1.0}
+    whole = {**first, "version": 2}
     last = tmp_path / "last.pt"
     torch.save(whole, last)
-    assert read_checkpoint(last)["step"] == 3, "the first ones said nothing of their version"
+    assert read_checkpoint(last)["step"] == 3
     for content, words in (
+        (first, "earlier version, which trained another network"),
         ({**whole, "version": 99}, "newer version"),
         ({"model": {}}, "no checkpoint of a training"),
         ([1], "no checkpoint of a training"),

@@ -25,8 +25,8 @@ from napari_segany.training.mixture import Mixture
 from napari_segany.training.nano import train_step
 from napari_segany.training.optimiser import Optimiser
 
-#: Of the checkpoints that a training leaves.
-VERSION = 1
+#: Of the checkpoints that a training leaves; the network of the first had no `MaskIoUHead`.
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -183,11 +183,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises
     ------
     CheckpointError
-        The file is damaged, no checkpoint of a training, or of a newer version.
+        The file is damaged, no checkpoint of a training, or of another version.
     """
     try:
         saved = torch.load(path, weights_only=True)
-        newer = saved.get("version", 1) > VERSION
+        version = saved.get("version", 1)
+        newer, older = version > VERSION, version < VERSION
         complete = {"model", "average", "optimiser", "step", "elapsed"} <= saved.keys()
     except Exception as error:
         raise CheckpointError(f"{path} is damaged or no checkpoint of a training; remove it to begin anew.") from error
@@ -195,6 +196,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} was written by a newer version; update napari-segany.")
     if not complete:
         raise CheckpointError(f"{path} is no checkpoint of a training; remove it to begin anew.")
+    if older:
+        raise CheckpointError(
+            f"{path} is of an earlier version, which trained another network; remove it to begin anew."
+        )
     return saved
 
 
