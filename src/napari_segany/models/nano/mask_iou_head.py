@@ -54,6 +54,7 @@ class MaskIoUHead(nn.Module):
 
     def __init__(self, masks: int, coarse: int, tokens: int, width: int = 32) -> None:
         super().__init__()
+        self.masks = masks
         self.features = nn.Conv2d(coarse, width, 1)
         self.mask = nn.Conv2d(4, width, 3, padding=1)
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
@@ -75,6 +76,7 @@ class MaskIoUHead(nn.Module):
         around : (P, tokens)
             Of the whole window.
         logits : (P, K, h, w)
+            The first K masks.
         scores : (P, K)
             The decoder's logits of the predicted IoU.
 
@@ -92,7 +94,7 @@ class MaskIoUHead(nn.Module):
             torch.einsum("pmahw,pmchw->pmac", where, x).flatten(2),
             torch.einsum("pmahw,pchw->pmac", where, coarse).flatten(2),
             around[:, None].expand(-1, masks, -1),
-            torch.eye(masks, dtype=x.dtype, device=x.device).expand(prompts, -1, -1),
+            torch.eye(self.masks, dtype=x.dtype, device=x.device)[:masks].expand(prompts, -1, -1),
             shape_figures(logits).to(x.dtype),
             scores[..., None].to(x.dtype) / 4,
         ]

@@ -178,7 +178,7 @@ class Decoder(nn.Module):
         self.mask_iou = MaskIoUHead(MASKS, w8, w16)
 
     def forward(
-        self, fine: Tensor, coarse: Tensor, maps: Tensor, memory: Tensor | None = None
+        self, fine: Tensor, coarse: Tensor, maps: Tensor, memory: Tensor | None = None, asked: int = MASKS
     ) -> tuple[Tensor, Tensor]:
         """Decode one window per prompt.
 
@@ -189,6 +189,8 @@ class Decoder(nn.Module):
         maps : (P, PROMPT_CHANNELS, h, w)
         memory : (P, M, decoder_width), optional
             What `remember` made of windows of other frames.
+        asked : int
+            Only so many of the first masks can be the answer, and are scored with care.
 
         Returns
         -------
@@ -196,8 +198,9 @@ class Decoder(nn.Module):
         scores : (P, MASKS)
             Logits of the predicted IoU.
         """
-        logits, evidence = self.draw(fine, coarse, maps, memory)
-        return logits, self.mask_iou(*evidence)
+        logits, (seen, around, drawn, scores) = self.draw(fine, coarse, maps, memory)
+        better = self.mask_iou(seen, around, drawn[:, :asked], scores[:, :asked])
+        return logits, torch.cat([better, scores[:, asked:]], dim=1)
 
     def draw(
         self, fine: Tensor, coarse: Tensor, maps: Tensor, memory: Tensor | None = None

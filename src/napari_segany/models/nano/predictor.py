@@ -25,7 +25,7 @@ from napari_segany.models.nano.concepts import ANYTHING, CONCEPTS
 from napari_segany.models.nano.embedding import Features, NanoEmbedding
 from napari_segany.models.nano.figures import describe
 from napari_segany.models.nano.finder import Described
-from napari_segany.models.nano.network import Nano
+from napari_segany.models.nano.network import MASKS, Nano
 from napari_segany.models.nano.prompt_maps import render
 from napari_segany.models.nano.proposals import BLANK, FIRST_LOOK, basins, suitable_levels
 from napari_segany.models.nano.survey import Survey
@@ -134,7 +134,7 @@ class NanoModel:
             known = embedding.survey.answers_to(prompts)
             if known is not None:
                 return known
-        chosen, looks = self.looks(embedding, prompts)
+        chosen, looks = self.looks(embedding, prompts, multimask)
         answers = [
             self._choose(looks[i]) if prompt.is_ambiguous else (chosen[i], looks[i][chosen[i]])
             for i, prompt in enumerate(prompts)
@@ -155,7 +155,7 @@ class NanoModel:
 
     @torch.inference_mode()
     def looks(
-        self, embedding: NanoEmbedding, prompts: Sequence[Prompt]
+        self, embedding: NanoEmbedding, prompts: Sequence[Prompt], multimask: Multimask = "auto"
     ) -> tuple[list[View], Mapping[int, Mapping[View, Answer]]]:
         """The view that suits each prompt, and, by the prompt's number, all that it was looked at through."""
         self.check(embedding)
@@ -166,12 +166,14 @@ class NanoModel:
             for look in (search_views(prompt, embedding.coarsest) if view is None else [view])
         ]
         looks: dict[int, dict[View, Answer]] = defaultdict(dict)
-        self._look(embedding, prompts, asked, looks)
+        self._look(embedding, prompts, asked, looks, multimask)
         chosen = [
             vote(list(looks[i].items()), embedding.coarsest) if view is None else nearer(view, looks[i][view])
             for i, view in enumerate(views)
         ]
-        self._look(embedding, prompts, [(i, view) for i, view in enumerate(chosen) if view not in looks[i]], looks)
+        self._look(
+            embedding, prompts, [(i, view) for i, view in enumerate(chosen) if view not in looks[i]], looks, multimask
+        )
         return chosen, looks
 
     @torch.inference_mode()
@@ -256,7 +258,7 @@ class NanoModel:
         for i, memory in memories.items():
             by_size[len(memory)].append(i)
         for part in by_size.values():
-            self._look(embedding, prompts, [(i, views[i]) for i in part], looks, memories)
+            self._look(embedding, prompts, [(i, views[i]) for i in part], looks, False, memories)
         return {
             i: _candidates(embedding.image_shape, prompt, views[i], looks[i][views[i]], False)
             for i, prompt in prompts.items()
@@ -282,6 +284,7 @@ class NanoModel:
         prompts: Sequence[Prompt] | Mapping[int, Prompt],
         asked: Iterable[tuple[int, View]],
         looks: dict[int, dict[View, Answer]],
+        multimask: Multimask,
         memories: Mapping[int, Tensor] | None = None,
     ) -> None:
         """Answer prompts (by number) through views, in batches of one level, into `looks`."""
@@ -289,7 +292,9 @@ class NanoModel:
         def decode(part: Sequence[tuple[int, View]]) -> None:
             fine, coarse, maps = self.windows(embedding, part, prompts)
             memory = None if memories is None else torch.stack([memories[i] for i, _ in part])
-            logits, scores = self.network.decoder(fine, coarse, maps, memory)
+            # The judge looks at all masks of a click.
+            asked = MASKS if multimask is True or any(prompts[i].is_ambiguous for i, _ in part) else 1
+            logits, scores = self.network.decoder(fine, coarse, maps, memory, asked)
             widened = torch.tensor([_widening(prompts[i]) for i, _ in part])[:, None, None, None]
             logits, scores = (logits.float().cpu() + widened).numpy(), scores.float().sigmoid().cpu().numpy()
             for (i, view), own, score in zip(part, logits, scores, strict=True):
