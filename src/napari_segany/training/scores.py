@@ -239,6 +239,7 @@ def train_scores(
 
 def _train_head(head: MaskIoUHead, answers: Answers, learned: int, seed: int) -> None:
     def loss_of(part: Tensor) -> Tensor:
+        # Rows come in random order, so the first of them is as good as a die.
         evidence = [_turned(values[part].float(), int(part[0])) for values in answers.evidence]
         with torch.autocast("cpu", dtype=torch.bfloat16):
             predicted = head(*evidence).float()
