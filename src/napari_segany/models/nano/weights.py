@@ -17,7 +17,8 @@ from napari_segany.core.durable import replacing
 from napari_segany.core.errors import CheckpointError, first_line
 from napari_segany.models.checkpoints import Layout, State, Undrawn, build
 from napari_segany.models.nano.judge import Judge
-from napari_segany.models.nano.network import MASKS, Decoder, Nano, NanoConfig
+from napari_segany.models.nano.mask_iou_head import MaskIoUHead
+from napari_segany.models.nano.network import MASKS, Nano, NanoConfig
 from napari_segany.models.nano.predictor import NanoModel
 
 #: Of the file; those without are of the first, which has no `MaskIoUHead`.
@@ -81,8 +82,8 @@ def load_nano(device: torch.device, dtype: torch.dtype, path: Path | None = None
     if (earlier := state.get("judge.mlp.0.weight")) is not None and earlier.shape[1:] == (EARLIER_FIGURES,):
         state |= {f"judge.{name}": value for name, value in Judge(MASKS).state_dict().items()}
     if is_nano(state) and not any(key.startswith(HEAD) for key in state):
-        decoder = Decoder(config).state_dict()
-        state |= {f"decoder.{key}": value for key, value in decoder.items() if f"decoder.{key}".startswith(HEAD)}
+        head = MaskIoUHead(MASKS, config.coarse, config.decoder_width)
+        state |= {f"{HEAD}{name}": value for name, value in head.state_dict().items()}
     layout = Layout("nano", lambda _: "nano", dict, lambda _: Nano(config))
     network = build(state, layout, "nano", str(source))
     assert isinstance(network, Nano)
