@@ -179,13 +179,13 @@ def test_looks_vote_for_a_level() -> None:
 def test_windows_cut_from_a_level_or_from_the_image_agree(shipped: NanoModel) -> None:
     image = picture(400, 500)
     whole, alone = shipped.embed(image), shipped.embed(image)
-    origins = [(64, 104)]
+    views = [View(-1, (64, 104))]
     with torch.inference_mode():
         # The level of half size is computed whole for one and in a single window for the other.
         whole.encode_level(shipped.network.encoder, -1)
-        a = whole.windows(shipped.network.encoder, -1, origins)[1]
+        a = whole.windows(shipped.network.encoder, views)[1]
         assert -1 not in alone.levels
-        b = alone.windows(shipped.network.encoder, -1, origins)[1]
+        b = alone.windows(shipped.network.encoder, views)[1]
     assert -1 not in alone.levels, "one window must not cost a whole level"
     middle = (slice(None), slice(None), slice(8, 24), slice(8, 24))
     assert torch.corrcoef(torch.stack([a[middle].flatten(), b[middle].flatten()]))[0, 1] > 0.9

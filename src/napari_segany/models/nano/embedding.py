@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,6 +19,7 @@ from napari_segany.core.boxes import Box
 from napari_segany.core.masks import bounding_box
 from napari_segany.models.nano.network import STRIDES, WINDOW, Encoder
 from napari_segany.models.nano.survey import Survey
+from napari_segany.models.nano.views import View
 
 #: Levels larger than this many pixels a side are encoded in parts of it.
 TILE = 2048
@@ -48,12 +50,12 @@ class Features:
     dense: Tensor
     known: np.ndarray | None = None
 
-    def covers(self, origins: Sequence[tuple[int, int]]) -> bool:
-        """Whether all that windows show of the level was encoded."""
+    def cover(self, origin: tuple[int, int]) -> bool:
+        """Whether all that a window shows of the level was encoded."""
         if self.known is None:
             return True
-        parts = (slice(max(0, first // SQUARE), max(0, -(-(first + WINDOW) // SQUARE))) for o in origins for first in o)
-        return all(self.known[rows, columns].all() for rows, columns in zip(parts, parts, strict=True))
+        rows, columns = (slice(max(0, first // SQUARE), max(0, -(-(first + WINDOW) // SQUARE))) for first in origin)
+        return bool(self.known[rows, columns].all())
 
 
 @dataclass
@@ -68,7 +70,7 @@ class NanoEmbedding:
         Intensities mapped to -1..1, kept for the levels not encoded yet.
     levels : dict of level -> Features
         Level k sees the image at ``2 ** -k`` of its size; negative levels enlarge it.
-    recent : dict of (level, origin) -> features of a window
+    recent : dict of View -> fine and coarse features
         The last windows that were encoded by themselves.
     survey : Survey, optional
         Once it was searched.
@@ -78,7 +80,7 @@ class NanoEmbedding:
     model_name: str
     image: Tensor
     levels: dict[int, Features] = field(default_factory=dict)
-    recent: dict[tuple[int, tuple[int, int]], tuple[Tensor, Tensor]] = field(default_factory=dict)
+    recent: dict[View, tuple[Tensor, Tensor]] = field(default_factory=dict)
     survey: Survey | None = None
     # A click and a propagation may ask for the same frame at once.
     _lock: RLock = field(default_factory=RLock, repr=False, compare=False)
@@ -119,42 +121,40 @@ class NanoEmbedding:
                 self.levels[level] = _encode(encoder, image, 2 ** max(-level, 0), known)
             return self.levels[level]
 
-    def windows(self, encoder: Encoder, level: int, origins: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-        """Features under windows of a level.
+    def windows(self, encoder: Encoder, views: Sequence[View]) -> tuple[Tensor, Tensor]:
+        """Features under windows of any levels, P of them.
 
-        Parameters
-        ----------
-        origins : P x (y, x)
-            First pixel of each window at this level, multiples of 8; may lie outside.
+        A few windows of a level that is large, or was encoded elsewhere, are encoded by themselves, all at once; the
+        next click on an object finds them again.
 
         Returns
         -------
         fine, coarse : (P, C, WINDOW/4, WINDOW/4) and (P, C, WINDOW/8, WINDOW/8)
         """
-        height, width = self.level_shape(level)
-        if level not in self.levels and height * width <= 2 * len(origins) * WINDOW**2:
-            self.encode_level(encoder, level)
-        features = self.levels.get(level)
-        if features is None or not features.covers(origins):
-            with self._lock:
-                return self._windows_alone(encoder, level, origins)
-        fine = [_cut(features.fine, y // 4, x // 4, WINDOW // 4) for y, x in origins]
-        coarse = [_cut(features.coarse, y // 8, x // 8, WINDOW // 8) for y, x in origins]
+        with self._lock:
+            for level, count in Counter(view.level for view in views).items():
+                height, width = self.level_shape(level)
+                if level not in self.levels and height * width <= 2 * count * WINDOW**2:
+                    self.encode_level(encoder, level)
+            found = {view: self._known(view) for view in views}
+            new = [view for view, features in found.items() if features is None]
+            if new:
+                fine, coarse, _ = encoder(torch.cat([_cut_image(self.image, view, self.ground) for view in new]))
+                made = {view: (fine[i : i + 1], coarse[i : i + 1]) for i, view in enumerate(new)}
+                found |= made
+                self.recent |= made
+                while len(self.recent) > RECENT_WINDOWS:
+                    del self.recent[next(iter(self.recent))]
+        fine, coarse = zip(*(found[view] for view in views), strict=True)
         return torch.cat(fine), torch.cat(coarse)
 
-    def _windows_alone(self, encoder: Encoder, level: int, origins: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-        """Encode a few windows of a large level by themselves; the next click on an object finds them again."""
-        new = [origin for origin in dict.fromkeys(origins) if (level, origin) not in self.recent]
-        made = {}
-        if new:
-            cut = [_cut_image(self.image, level, origin, self.ground) for origin in new]
-            fine, coarse, _ = encoder(torch.cat(cut))
-            made = {origin: (fine[i : i + 1], coarse[i : i + 1]) for i, origin in enumerate(new)}
-        found = [made.get(origin) or self.recent[level, origin] for origin in origins]
-        self.recent.update({(level, origin): features for origin, features in made.items()})
-        while len(self.recent) > RECENT_WINDOWS:
-            del self.recent[next(iter(self.recent))]
-        return torch.cat([fine for fine, _ in found]), torch.cat([coarse for _, coarse in found])
+    def _known(self, view: View) -> tuple[Tensor, Tensor] | None:
+        """Features of a window that were encoded before."""
+        features = self.levels.get(view.level)
+        if features is None or not features.cover(view.origin):
+            return self.recent.get(view)
+        y, x = view.origin
+        return _cut(features.fine, y // 4, x // 4, WINDOW // 4), _cut(features.coarse, y // 8, x // 8, WINDOW // 8)
 
 
 def _resize(image: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -246,29 +246,29 @@ def _cut(features: Tensor, y: int, x: int, side: int) -> Tensor:
     return F.pad(inside, (left, side - left - inside.shape[3], top, side - top - inside.shape[2]))
 
 
-def _cut_image(image: Tensor, level: int, origin: tuple[int, int], ground: Tensor) -> Tensor:
-    """Cut one window of a level straight out of the image, (1, 3, WINDOW, WINDOW).
+def _cut_image(image: Tensor, view: View, ground: Tensor) -> Tensor:
+    """Cut one window straight out of the image, (1, 3, WINDOW, WINDOW).
 
     Beyond the image's edge it is as bright as the ground, as in training:
     pixels of the edge that go on look like objects.
     """
-    scale = 2.0**level
+    scale = 2.0**view.level
     side = WINDOW * scale
     margin = max(1, math.ceil(scale))
     size = math.ceil(side) + 2 * margin + 1
-    firsts = [math.floor(o * scale) - margin for o in origin]
+    firsts = [math.floor(o * scale) - margin for o in view.origin]
     rows, cols = (
         torch.arange(first, first + size, device=image.device).clamp(0, extent - 1)
         for first, extent in zip(firsts, image.shape[2:], strict=True)
     )
     patch = image[:, :, rows][:, :, :, cols].float()
-    if level > 0:
+    if view.level > 0:
         # Smooth before thinning out, as the resized level does.
         patch = F.interpolate(
             patch, size=(round(size / scale),) * 2, mode="bilinear", align_corners=False, antialias=True
         )
     centres = torch.linspace(0.5, WINDOW - 0.5, WINDOW, device=image.device) * scale
-    places = [centres + o * scale for o in origin]
+    places = [centres + o * scale for o in view.origin]
     along_y, along_x = ((at - first) / size * 2 - 1 for at, first in zip(places, firsts, strict=True))
     grid = torch.stack(torch.meshgrid(along_y, along_x, indexing="ij")[::-1], dim=-1)[None]
     shown = F.grid_sample(patch, grid, mode="bilinear", padding_mode="border", align_corners=False).to(image.dtype)

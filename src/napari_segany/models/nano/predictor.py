@@ -226,13 +226,12 @@ class NanoModel:
         """Codes (P, CODE) float32 of the objects that boxes were answered with; see `ConceptHead`."""
         codes: dict[int, Tensor] = {}
 
-        def encode(part: Sequence[tuple[int, View]]) -> None:
-            _, coarse = embedding.windows(self.network.encoder, part[0][1].level, [view.origin for _, view in part])
-            inside = finder.inside_cells([answers[i] for i, _ in part]).to(self.device)
-            codes.update(zip((i for i, _ in part), self.network.concepts.codes(coarse, inside), strict=True))
+        def encode(part: Sequence[int]) -> None:
+            _, coarse = embedding.windows(self.network.encoder, [answers[i].view for i in part])
+            inside = finder.inside_cells([answers[i] for i in part]).to(self.device)
+            codes.update(zip(part, self.network.concepts.codes(coarse, inside), strict=True))
 
-        for same_level in _by_level((i, answer.view) for i, answer in enumerate(answers)):
-            in_batches(same_level, BATCH, encode)
+        in_batches(range(len(answers)), BATCH, encode)
         none = torch.zeros(0, self.network.concepts.code.out_features, device=self.device)
         return torch.stack([codes[i] for i in range(len(answers))]).float() if answers else none
 
@@ -274,8 +273,7 @@ class NanoModel:
             _, coarse, maps = self.windows(embedding, part, prompts)
             tokens.update(zip((i for i, _ in part), self.network.decoder.remember(coarse, maps), strict=True))
 
-        for same_level in _by_level(views.items()):
-            in_batches(same_level, BATCH, encode)
+        in_batches(list(views.items()), BATCH, encode)
         return tokens
 
     def _look(
@@ -287,7 +285,7 @@ class NanoModel:
         multimask: Multimask,
         memories: Mapping[int, Tensor] | None = None,
     ) -> None:
-        """Answer prompts (by number) through views, in batches of one level, into `looks`."""
+        """Answer prompts (by number) through views, in batches, into `looks`."""
 
         def decode(part: Sequence[tuple[int, View]]) -> None:
             fine, coarse, maps = self.windows(embedding, part, prompts)
@@ -300,8 +298,7 @@ class NanoModel:
             for (i, view), own, score in zip(part, logits, scores, strict=True):
                 looks[i][view] = (_within(own, view.cells(embedding.image_shape)), score)
 
-        for same_level in _by_level(asked):
-            in_batches(same_level, BATCH, decode)
+        in_batches(list(asked), BATCH, decode)
 
     def windows(
         self,
@@ -309,10 +306,10 @@ class NanoModel:
         asked: Sequence[tuple[int, View]],
         prompts: Sequence[Prompt] | Mapping[int, Prompt],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Features under windows of one level, and maps of the prompts in them; see `Decoder.forward`."""
-        level, origins = asked[0][1].level, [view.origin for _, view in asked]
-        fine, coarse = embedding.windows(self.network.encoder, level, origins)
-        maps = render(to_windows([prompts[i] for i, _ in asked], origins, level))
+        """Features under windows, and maps of the prompts in them; see `Decoder.forward`."""
+        views = [view for _, view in asked]
+        fine, coarse = embedding.windows(self.network.encoder, views)
+        maps = render(to_windows([prompts[i] for i, _ in asked], views))
         return fine, coarse, maps.to(device=self.device, dtype=self.dtype)
 
 
@@ -327,13 +324,6 @@ def _widening(prompt: Prompt) -> float:
     if prompt.box is not None and prompt.mask is None:
         return BOXED_WIDENING
     return CLICKED_WIDENING if prompt.is_ambiguous else 0.0
-
-
-def _by_level(asked: Iterable[tuple[int, View]]) -> Iterable[list[tuple[int, View]]]:
-    found = defaultdict(list)
-    for number, view in asked:
-        found[view.level].append((number, view))
-    return found.values()
 
 
 def _candidates(image_shape: tuple[int, int], prompt: Prompt, view: View, answer: Answer, multimask: Multimask) -> Seen:

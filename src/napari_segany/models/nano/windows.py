@@ -17,16 +17,17 @@ from napari_segany.models.nano.prompt_maps import WindowPrompts
 from napari_segany.models.nano.views import View
 
 
-def to_windows(prompts: Sequence[Prompt], origins: Sequence[tuple[int, int]], level: int) -> WindowPrompts:
-    """Move prompts into the windows of a level that begin at `origins`."""
-    scale, count = 2.0**-level, len(prompts)
+def to_windows(prompts: Sequence[Prompt], views: Sequence[View]) -> WindowPrompts:
+    """Move each prompt into the window of its view."""
+    count = len(prompts)
     most = max(1, max(len(prompt.points) for prompt in prompts))
     points = torch.zeros(count, most, 2)
     labels = torch.full((count, most), -1)
     boxes = torch.full((count, 4), torch.nan)
     masks = torch.zeros(count, 1, WINDOW // 4, WINDOW // 4)
     has_mask = torch.zeros(count)
-    for i, (prompt, (oy, ox)) in enumerate(zip(prompts, origins, strict=True)):
+    for i, (prompt, view) in enumerate(zip(prompts, views, strict=True)):
+        scale, (oy, ox) = 2.0**-view.level, view.origin
         n = len(prompt.points)
         if n:
             yx = (prompt.points + 0.5) * scale - (oy, ox)
@@ -36,15 +37,15 @@ def to_windows(prompts: Sequence[Prompt], origins: Sequence[tuple[int, int]], le
             y0, x0, y1, x1 = prompt.box * scale - (oy, ox, oy, ox)
             boxes[i] = torch.tensor([x0, y0, x1, y1])
         if prompt.mask is not None:
-            masks[i, 0] = _mask_in_window(prompt.mask, (oy, ox), level)
+            masks[i, 0] = _mask_in_window(prompt.mask, view)
             has_mask[i] = 1.0
     return WindowPrompts(points, labels, boxes, masks, has_mask)
 
 
-def _mask_in_window(logits: np.ndarray, origin: tuple[int, int], level: int) -> Tensor:
+def _mask_in_window(logits: np.ndarray, view: View) -> Tensor:
     """Probability of a mask prompt in the cells of a window, (WINDOW/4, WINDOW/4)."""
-    scale, (height, width) = 2.0**level, logits.shape
-    y0, x0 = (o * scale for o in origin)
+    scale, (height, width) = 2.0**view.level, logits.shape
+    y0, x0 = (o * scale for o in view.origin)
     side = WINDOW * scale
     top, left = max(0, math.floor(y0)), max(0, math.floor(x0))
     bottom, right = min(height, math.ceil(y0 + side)), min(width, math.ceil(x0 + side))
@@ -63,7 +64,7 @@ def window_depth(prompt: Prompt, view: View) -> np.ndarray:
     Zeros where the window has no outline in it.
     """
     assert prompt.mask is not None
-    inside = _mask_in_window(prompt.mask, view.origin, view.level).numpy() > 0.5
+    inside = _mask_in_window(prompt.mask, view).numpy() > 0.5
     if not inside.any() or inside.all():
         return np.zeros(inside.shape)
     distance = ndimage.distance_transform_edt
