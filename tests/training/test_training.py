@@ -139,6 +139,7 @@ def test_objects_that_are_outlined_wider_or_narrower_stay_the_same_objects(seed:
         small, large = (before, after) if wider > 0 else (after, before)
         assert (large[small > 0] == small[small > 0]).all()
         assert (np.bincount(after.ravel(), minlength=ids.max() + 1)[ids] > 0).all()
+        assert wider or (after == before).all()
 
 
 def test_simulated_prompts_say_the_truth() -> None:

@@ -341,6 +341,8 @@ def _redrawn(frames: list[Frame], wider: int, ids: np.ndarray) -> list[Frame]:
     """The same frames, their objects outlined so many pixels wider or, below 0, narrower; unchanged if one is lost."""
     from skimage.segmentation import expand_labels
 
+    if wider == 0:
+        return frames
     redrawn = [
         (image, expand_labels(labels, wider) if wider > 0 else _narrower(labels, -wider)) for image, labels in frames
     ]
