@@ -1,8 +1,11 @@
-"""How much memory this computer has left."""
+"""How much memory this computer has left, and giving back what is not needed."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 
@@ -17,4 +20,23 @@ def free_memory() -> int | None:
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):
+        return None
+
+
+def give_back_memory() -> None:
+    """Return what was freed to the system, where its allocator can.
+
+    That of glibc keeps what lies between pieces still in use: over hundreds of
+    tiles this came to 2 GB.
+    """
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
         return None

@@ -12,6 +12,7 @@ from napari_segany.core.boxes import Box
 from napari_segany.core.errors import UnsupportedError
 from napari_segany.core.instances import Instances
 from napari_segany.core.intensity import DEFAULT_PERCENTILES, IntensityRange, estimate_range
+from napari_segany.core.memory import give_back_memory
 from napari_segany.core.protocols import EmbeddingCache, ImageModel, NoCache
 from napari_segany.session.stitching import Piece
 
@@ -77,6 +78,7 @@ def search(
     pixels: Ahead[Box, np.ndarray] = Ahead(lambda window: cut(image, within(region, window)))
     for number, (window, later) in enumerate(with_next(windows)):
         pieces += pieces_of(number, window, look(pixels(window, later)))
+        give_back_memory()
         if progress is not None and progress(number + 1, len(windows)) is False:
             break
     return what.join(model, extent, pieces, windows).placed(shape, region[:2])
