@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from napari_segany.core.boxes import Box
 from napari_segany.core.masks import bounding_box
+from napari_segany.models.nano.corrections import Drawn
 from napari_segany.models.nano.network import STRIDES, WINDOW, Encoder
 from napari_segany.models.nano.survey import Survey
 from napari_segany.models.nano.views import View
@@ -72,6 +73,8 @@ class NanoEmbedding:
         Level k sees the image at ``2 ** -k`` of its size; negative levels enlarge it.
     recent : dict of View -> fine and coarse features
         The last windows that were encoded by themselves.
+    drawn : dict of bytes -> Drawn
+        See `as_corrections`.
     survey : Survey, optional
         Once it was searched.
     """
@@ -81,6 +84,7 @@ class NanoEmbedding:
     image: Tensor
     levels: dict[int, Features] = field(default_factory=dict)
     recent: dict[View, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    drawn: dict[bytes, Drawn] = field(default_factory=dict)
     survey: Survey | None = None
     # A click and a propagation may ask for the same frame at once.
     _lock: RLock = field(default_factory=RLock, repr=False, compare=False)

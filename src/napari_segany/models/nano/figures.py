@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_segany.core.masks import linear_interpolation
 from napari_segany.models.nano.mask_iou_head import shape_figures
-from napari_segany.models.nano.views import N_CELLS, Answer, View
+from napari_segany.models.nano.views import Answer, View
 
 #: Predicted IoUs as near to 0 or 1 as this are as good as those.
 EPSILON = 1e-4
@@ -97,21 +96,8 @@ def mutual_overlaps(looks: Mapping[View, Answer]) -> Tensor:
     overlaps = torch.empty(len(views), len(inside[0]), len(views), len(inside[0]))
     for pair in combinations_with_replacement(range(len(views)), 2):
         one, other = sorted(pair, key=lambda number: views[number].level)
-        seen = inside[one] if one == other else _seen_through(views[one], views[other], looks[views[other]][0])
+        seen = torch.from_numpy(views[one].resampled(views[other], looks[views[other]][0]) > 0)
         common = inside[one].flatten(1).float() @ seen.flatten(1).float().T * cells[one]
         iou = common / (areas[one][:, None] + areas[other] - common).clamp(min=1)
         overlaps[one, :, other], overlaps[other, :, one] = iou, iou.T
     return overlaps
-
-
-def _seen_through(view: View, other: View, logits: np.ndarray) -> Tensor:
-    """Masks (K, h, w) of another look, in the cells of a view; nothing is inside where that look did not reach."""
-    cells, zoom = N_CELLS, 2.0 ** (view.level - other.level)
-    along = []
-    for ours, theirs in zip(view.origin, other.origin, strict=True):
-        start, stop = ((edge * zoom - theirs) / 4 for edge in (ours, ours + 4 * N_CELLS))
-        centres = start + (np.arange(cells) + 0.5) * ((stop - start) / cells)
-        reached = (centres >= 0) & (centres <= cells)
-        along.append((linear_interpolation(cells, cells, start, stop), reached))
-    (rows, reached_rows), (cols, reached_cols) = along
-    return torch.from_numpy((rows @ logits @ cols.T > 0) & reached_rows[:, None] & reached_cols)

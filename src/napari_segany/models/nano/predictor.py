@@ -22,6 +22,7 @@ from napari_segany.core.settings import EverythingSettings, FindSettings
 from napari_segany.models.batches import in_batches, in_memory
 from napari_segany.models.nano import finder, survey
 from napari_segany.models.nano.concepts import ANYTHING, CONCEPTS
+from napari_segany.models.nano.corrections import Correction, Drawn, as_corrections
 from napari_segany.models.nano.embedding import Features, NanoEmbedding
 from napari_segany.models.nano.figures import describe
 from napari_segany.models.nano.finder import Described
@@ -30,7 +31,7 @@ from napari_segany.models.nano.prompt_maps import render
 from napari_segany.models.nano.proposals import BLANK, FIRST_LOOK, basins, suitable_levels
 from napari_segany.models.nano.survey import Survey
 from napari_segany.models.nano.tracker import NanoTracker
-from napari_segany.models.nano.views import Answer, Seen, View, nearer, search_views, view_of, vote
+from napari_segany.models.nano.views import OUTSIDE, Answer, Seen, View, nearer, search_views, view_of, vote
 from napari_segany.models.nano.windows import to_windows
 from napari_segany.models.packing import fingerprint, from_half, to_half
 
@@ -39,8 +40,8 @@ SAME_BOX = 0.8
 #: Added to the logits of what boxes and single clicks are answered with: on training images outlines drawn at these
 #: heights overlap the truth the most. The decoder is a little too careful in a box, and too generous without one.
 BOXED_WIDENING, CLICKED_WIDENING = 0.5, -0.25
-#: Logit of what lies beyond the image's edge.
-OUTSIDE = -10.0
+#: What so many earlier prompts were answered with is kept, 16 KB each.
+RECENT_DRAWN = 128
 #: Prompts decoded at once: more only costs memory.
 BATCH = 32
 
@@ -134,15 +135,26 @@ class NanoModel:
             known = embedding.survey.answers_to(prompts)
             if known is not None:
                 return known
-        chosen, looks = self.looks(embedding, prompts, multimask)
-        answers = [
-            self._choose(looks[i]) if prompt.is_ambiguous else (chosen[i], looks[i][chosen[i]])
-            for i, prompt in enumerate(prompts)
-        ]
-        return [
-            _candidates(embedding.image_shape, prompt, view, answer, multimask)
-            for prompt, (view, answer) in zip(prompts, answers, strict=True)
-        ]
+
+        def ask(prompts: Sequence[Prompt], multimask: Multimask) -> list[Seen]:
+            chosen, looks = self.looks(embedding, prompts, multimask)
+            answers = [
+                self._choose(looks[i]) if prompt.is_ambiguous else (chosen[i], looks[i][chosen[i]])
+                for i, prompt in enumerate(prompts)
+            ]
+            return [
+                _candidates(embedding.image_shape, prompt, view, answer, multimask)
+                for prompt, (view, answer) in zip(prompts, answers, strict=True)
+            ]
+
+        def draw(prompts: Sequence[Prompt]) -> list[Drawn]:
+            return [Drawn(seen.view, seen.logits[seen.best_index]) for seen in ask(prompts, "auto")]
+
+        # A copy, since another thread may answer too.
+        drawn = dict(embedding.drawn)
+        corrections = as_corrections(prompts, draw, drawn)
+        embedding.drawn = dict(list(drawn.items())[-RECENT_DRAWN:])
+        return ask(corrections, multimask)
 
     def _choose(self, looks: Mapping[View, Answer]) -> tuple[View, Answer]:
         """Choose the look at a click with the mask that is judged best, and score its masks as they are judged."""
@@ -159,7 +171,12 @@ class NanoModel:
     ) -> tuple[list[View], Mapping[int, Mapping[View, Answer]]]:
         """The view that suits each prompt, and, by the prompt's number, all that it was looked at through."""
         self.check(embedding)
-        views = [view_of(prompt, embedding.coarsest) for prompt in prompts]
+        views = [
+            prompt.drawn.again(embedding.coarsest)
+            if isinstance(prompt, Correction)
+            else view_of(prompt, embedding.coarsest)
+            for prompt in prompts
+        ]
         asked = [
             (i, look)
             for i, (prompt, view) in enumerate(zip(prompts, views, strict=True))
@@ -321,7 +338,7 @@ def _within(logits: np.ndarray, cells: tuple[slice, slice]) -> np.ndarray:
 
 
 def _widening(prompt: Prompt) -> float:
-    if prompt.box is not None and prompt.mask is None:
+    if prompt.box is not None and prompt.mask is None and not isinstance(prompt, Correction):
         return BOXED_WIDENING
     return CLICKED_WIDENING if prompt.is_ambiguous else 0.0
 

@@ -29,6 +29,9 @@ SEARCH_LEVELS = (-2, -1, 0)
 #: How much more a sure look counts than an unsure one.
 SCORE_POWER = 6
 
+#: Logit of what lies beyond the image's edge, or beyond what a window shows.
+OUTSIDE = -10.0
+
 #: Logits (4, h, w) and scores (4,) of one look.
 Answer = tuple[np.ndarray, np.ndarray]
 
@@ -68,6 +71,20 @@ class View:
             stop = math.ceil((extent * 2.0**-self.level - origin) / 4)
             found.append(slice(first, max(min(stop, N_CELLS), first + 1)))
         return found[0], found[1]
+
+    def resampled(self, other: View, logits: np.ndarray) -> np.ndarray:
+        """Logits (..., h, w) of another view in the cells of this one, `OUTSIDE` where that one did not reach."""
+        if other == self:
+            return logits
+        zoom = 2.0 ** (self.level - other.level)
+        along = []
+        for ours, theirs in zip(self.origin, other.origin, strict=True):
+            start, stop = ((edge * zoom - theirs) / 4 for edge in (ours, ours + WINDOW))
+            centres = start + (np.arange(N_CELLS) + 0.5) * ((stop - start) / N_CELLS)
+            reached = (centres >= 0) & (centres <= N_CELLS)
+            along.append((linear_interpolation(N_CELLS, N_CELLS, start, stop), reached))
+        (rows, reached_rows), (cols, reached_cols) = along
+        return np.where(reached_rows[:, None] & reached_cols, rows @ logits @ cols.T, np.float32(OUTSIDE))
 
     def grid(self, image_shape: tuple[int, int]) -> LogitsGrid:
         """How logits of this window reach the image's pixels; those of cells beyond its edge do not."""

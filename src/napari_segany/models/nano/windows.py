@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from napari_segany.core.prompts import Prompt
+from napari_segany.models.nano.corrections import Correction
 from napari_segany.models.nano.network import WINDOW
 from napari_segany.models.nano.prompt_maps import WindowPrompts
 from napari_segany.models.nano.views import View
@@ -36,7 +37,10 @@ def to_windows(prompts: Sequence[Prompt], views: Sequence[View]) -> WindowPrompt
         if prompt.box is not None:
             y0, x0, y1, x1 = prompt.box * scale - (oy, ox, oy, ox)
             boxes[i] = torch.tensor([x0, y0, x1, y1])
-        if prompt.mask is not None:
+        if isinstance(prompt, Correction):
+            masks[i, 0] = torch.from_numpy(view.resampled(prompt.drawn.view, prompt.drawn.logits)).sigmoid()
+            has_mask[i] = 1.0
+        elif prompt.mask is not None:
             masks[i, 0] = _mask_in_window(prompt.mask, view)
             has_mask[i] = 1.0
     return WindowPrompts(points, labels, boxes, masks, has_mask)
