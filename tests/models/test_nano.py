@@ -33,7 +33,7 @@ class TestNano(ImageModelConformance):
 
 
 def test_size_of_network_and_file() -> None:
-    assert 3e6 < sum(p.numel() for p in Nano().parameters()) < 8e6
+    assert 3e6 < sum(p.numel() for p in Nano().parameters()) < 10e6
     source = Path(registry.__file__).parent / "nano" / "nano.safetensors"
     assert source.stat().st_size < 20e6
 

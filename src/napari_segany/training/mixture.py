@@ -18,15 +18,21 @@ from napari_segany.training.generate import KINDS, generate, stacks
 Group = tuple[float, Sequence[Example]]
 
 #: Share of the real crops that each modality gets, by the first word of its description.
-MODALITY_WEIGHTS = {"fluorescence": 0.5, "histology": 0.3, "brightfield": 0.08, "confocal": 0.12}
+MODALITY_WEIGHTS = {
+    "fluorescence": 0.6,
+    "histology": 0.3,
+    "brightfield": 0.08,
+    "confocal": 0.12,
+    "phase contrast": 0.15,
+}
 #: Weight of real stacks beside them.
 REAL_STACKS = 0.2
 #: Share of the generated crops from stacks.
 GENERATED_STACKS = 0.4
 #: Generated kinds that are learned most slowly come more often than the others, by this factor.
-KIND_WEIGHTS = {"bacteria": 9.0, "noisy-nuclei": 3.0, "em-neurites": 3.0, "em-mitochondria": 2.0}
+KIND_WEIGHTS = {"bacteria": 6.0, "noisy-nuclei": 3.0, "em-neurites": 3.0, "em-mitochondria": 2.0}
 #: What is labelled in real images, by a word in the description; nuclei when there is none of these.
-REAL_CONCEPTS = {"membranes": "cell", "tissue": "cell"}
+REAL_CONCEPTS = {"membranes": "cell", "tissue": "cell", "bacteria": "bacterium"}
 #: What is labelled in generated ones.
 GENERATED_CONCEPTS = {
     "nuclei": "nucleus",

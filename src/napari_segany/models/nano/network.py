@@ -48,11 +48,11 @@ class NanoConfig:
 
     stem: int = 32
     widths: tuple[int, int, int, int] = (48, 96, 192, 256)
-    depths: tuple[int, int, int, int] = (2, 3, 4, 1)
+    depths: tuple[int, int, int, int] = (2, 3, 6, 1)
     fine: int = 24
     coarse: int = 80
     decoder_width: int = 128
-    decoder_depth: int = 2
+    decoder_depth: int = 3
     decoder_heads: int = 2
 
 
