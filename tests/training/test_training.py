@@ -293,6 +293,11 @@ def test_checkpoints_of_a_training_that_are_damaged_or_newer_say_so(tmp_path: Pa
         torch.save(content, last)
         with pytest.raises(CheckpointError, match=words):
             read_checkpoint(last)
+    torch.save(whole, last)
+    with pytest.raises(CheckpointError, match="earlier version, which trained another network"):
+        train(None, tmp_path, TrainingConfig(minutes=0.0))
+    with pytest.raises(CheckpointError, match="earlier version, which trained another network"):
+        train(None, tmp_path / "new", TrainingConfig(minutes=0.0), start=last)
     last.write_bytes(b"PK\x03\x04 cut off")
     with pytest.raises(CheckpointError, match="is damaged or no checkpoint of a training; remove it to begin anew"):
         train(None, tmp_path, TrainingConfig(minutes=0.0))

@@ -121,7 +121,7 @@ def train(
     Raises
     ------
     CheckpointError
-        See `read_checkpoint`.
+        See `read_checkpoint`; or the checkpoint is of a network of other depths.
     UnsupportedError
         See `Course`.
     """
@@ -129,14 +129,14 @@ def train(
     torch.manual_seed(config.seed)
     model = Nano().to(resolve_device(config.device))
     if start is not None:
-        model.load_state_dict(read_checkpoint(start)["average"])
+        _load(model, read_checkpoint(start)["average"], start)
     average = copy.deepcopy(model)
     optimiser = Optimiser(model, config.learning_rate, config.weight_decay)
     step, elapsed, last = 0, 0.0, out / "last.pt"
     if last.exists():
         saved = read_checkpoint(last)
-        model.load_state_dict(saved["model"])
-        average.load_state_dict(saved["average"])
+        _load(model, saved["model"], last)
+        _load(average, saved["average"], last)
         optimiser.load_state_dict(saved["optimiser"])
         step, elapsed = saved["step"], saved["elapsed"]
     rng = np.random.default_rng([config.seed, step])
@@ -197,10 +197,19 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not complete:
         raise CheckpointError(f"{path} is no checkpoint of a training; remove it to begin anew.")
     if older:
-        raise CheckpointError(
-            f"{path} is of an earlier version, which trained another network; remove it to begin anew."
-        )
+        raise _other_network(path)
     return saved
+
+
+def _load(model: Nano, state: dict[str, torch.Tensor], path: Path) -> None:
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise _other_network(path) from error
+
+
+def _other_network(path: Path) -> CheckpointError:
+    return CheckpointError(f"{path} is of an earlier version, which trained another network; remove it to begin anew.")
 
 
 def _save(out: Path, model: Nano, average: Nano, optimiser: Optimiser, step: int, elapsed: float) -> None:
