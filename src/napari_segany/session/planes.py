@@ -13,7 +13,6 @@ from napari_segany.core.boxes import Box
 from napari_segany.core.errors import UnreadableError
 from napari_segany.core.instances import Instances
 from napari_segany.core.intensity import IntensityRange
-from napari_segany.core.memory import give_back_memory
 from napari_segany.core.protocols import EmbeddingCache, ImageModel, NoCache
 from napari_segany.session.stitching import Piece
 from napari_segany.session.tiling import Search, cut, pieces_of, tiles, within
@@ -93,9 +92,7 @@ class PlaneSearch:
 
     def tile(self, frame: int, number: int, later: tuple[int, int] | None = None) -> list[Piece]:
         """What one tile of a plane shows; the tile that comes later (frame, number) is read meanwhile."""
-        found = self._look(self._pixels((frame, number), later))
-        give_back_memory()
-        return pieces_of(number, self.windows[number], found)
+        return pieces_of(number, self.windows[number], self._look, self._pixels((frame, number), later))
 
     def _cut(self, place: tuple[int, int]) -> np.ndarray:
         frame, number = place

@@ -77,8 +77,7 @@ def search(
     pieces: list[Piece] = []
     pixels: Ahead[Box, np.ndarray] = Ahead(lambda window: cut(image, within(region, window)))
     for number, (window, later) in enumerate(with_next(windows)):
-        pieces += pieces_of(number, window, look(pixels(window, later)))
-        give_back_memory()
+        pieces += pieces_of(number, window, look, pixels(window, later))
         if progress is not None and progress(number + 1, len(windows)) is False:
             break
     return what.join(model, extent, pieces, windows).placed(shape, region[:2])
@@ -90,8 +89,10 @@ def within(region: Box, window: Box) -> Box:
     return window[0] + y, window[1] + x, window[2] + y, window[3] + x
 
 
-def pieces_of(number: int, window: Box, found: Instances) -> list[Piece]:
-    """What a tile shows, placed where its window lies."""
+def pieces_of(number: int, window: Box, look: Callable[[np.ndarray], Instances], pixels: np.ndarray) -> list[Piece]:
+    """Look at a tile; what it shows, placed where its window lies."""
+    found = look(pixels)
+    give_back_memory()
     y, x = window[:2]
     return [
         Piece(number, (y0 + y, x0 + x, y1 + y, x1 + x), patch, float(score))

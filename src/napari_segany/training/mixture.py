@@ -17,7 +17,7 @@ from napari_segany.training.generate import KINDS, generate, stacks
 #: A weight and the examples that are drawn with it.
 Group = tuple[float, Sequence[Example]]
 
-#: Share of the real crops that each modality gets, by the first word of its description.
+#: Share of the real crops that each modality gets, by its description up to a comma.
 MODALITY_WEIGHTS = {
     "fluorescence": 0.6,
     "histology": 0.3,
@@ -140,7 +140,7 @@ class Mixture(IterableDataset[Sample]):
 
 
 def read_examples(folder: Path) -> dict[str, list[Example]]:
-    """Single images and planes of stacks, by the first word of their description."""
+    """Single images and planes of stacks, by their description up to a comma."""
     flat: dict[str, list[Example]] = {}
     for modality, items in read_folder(folder).items():
         concept = _concept(modality)

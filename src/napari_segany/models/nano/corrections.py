@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from napari_segany.core.masks import bounding_box
 from napari_segany.core.prompts import Prompt
 from napari_segany.models.nano.views import View, comfortable_level
 
@@ -47,12 +46,12 @@ class Drawn:
 
     def again(self, coarsest: int) -> View:
         """The view that suits what was drawn: the same one, unless the object is of another size or at its border."""
-        y0, x0, y1, x1 = bounding_box(self.logits > 0)
-        zoom, (height, width) = 2.0**self.view.level, self.logits.shape
-        level = comfortable_level(4 * max(y1 - y0, x1 - x0) * zoom, coarsest)
-        if level == self.view.level and min(y0, x0, height - y1, width - x1) >= BORDER:
+        inside = self.logits > 0
+        y0, x0, y1, x1 = self.view.box(inside)
+        level = comfortable_level(max(y1 - y0, x1 - x0), coarsest)
+        if level == self.view.level and inside.sum() == inside[BORDER:-BORDER, BORDER:-BORDER].sum():
             return self.view
-        return View.at(zoom * (2 * np.array([y0 + y1, x0 + x1]) + self.view.origin), level)
+        return View.at(((y0 + y1) / 2, (x0 + x1) / 2), level)
 
 
 @dataclass(frozen=True, eq=False)

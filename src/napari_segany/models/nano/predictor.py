@@ -136,25 +136,26 @@ class NanoModel:
             if known is not None:
                 return known
 
-        def ask(prompts: Sequence[Prompt], multimask: Multimask) -> list[Seen]:
-            chosen, looks = self.looks(embedding, prompts, multimask)
-            answers = [
-                self._choose(looks[i]) if prompt.is_ambiguous else (chosen[i], looks[i][chosen[i]])
-                for i, prompt in enumerate(prompts)
-            ]
-            return [
-                _candidates(embedding.image_shape, prompt, view, answer, multimask)
-                for prompt, (view, answer) in zip(prompts, answers, strict=True)
-            ]
-
         def draw(prompts: Sequence[Prompt]) -> list[Drawn]:
-            return [Drawn(seen.view, seen.logits[seen.best_index]) for seen in ask(prompts, "auto")]
+            return [Drawn(seen.view, seen.logits[seen.best_index]) for seen in self._ask(embedding, prompts, "auto")]
 
         # A copy, since another thread may answer too.
         drawn = dict(embedding.drawn)
         corrections = as_corrections(prompts, draw, drawn)
         embedding.drawn = dict(list(drawn.items())[-RECENT_DRAWN:])
-        return ask(corrections, multimask)
+        return self._ask(embedding, corrections, multimask)
+
+    def _ask(self, embedding: NanoEmbedding, prompts: Sequence[Prompt], multimask: Multimask) -> list[Seen]:
+        """Answer prompts as they are given."""
+        chosen, looks = self.looks(embedding, prompts, multimask)
+        answers = [
+            self._choose(looks[i]) if prompt.is_ambiguous else (chosen[i], looks[i][chosen[i]])
+            for i, prompt in enumerate(prompts)
+        ]
+        return [
+            _candidates(embedding.image_shape, prompt, view, answer, multimask)
+            for prompt, (view, answer) in zip(prompts, answers, strict=True)
+        ]
 
     def _choose(self, looks: Mapping[View, Answer]) -> tuple[View, Answer]:
         """Choose the look at a click with the mask that is judged best, and score its masks as they are judged."""

@@ -72,6 +72,12 @@ class View:
             found.append(slice(first, max(min(stop, N_CELLS), first + 1)))
         return found[0], found[1]
 
+    def box(self, inside: np.ndarray) -> tuple[float, float, float, float]:
+        """Tight box (y0, x0, y1, x1) in the image of what is inside a mask (h, w) bool of the window."""
+        y0, x0, y1, x1 = bounding_box(inside)
+        (top, left), scale = self.origin, 2.0**self.level
+        return (4 * y0 + top) * scale, (4 * x0 + left) * scale, (4 * y1 + top) * scale, (4 * x1 + left) * scale
+
     def resampled(self, other: View, logits: np.ndarray) -> np.ndarray:
         """Logits (..., h, w) of another view in the cells of this one, `OUTSIDE` where that one did not reach."""
         if other == self:
@@ -152,11 +158,11 @@ def vote(looks: Sequence[tuple[View, Answer]], coarsest: int) -> View:
         inside = logits[0] > 0
         if not inside.any():
             continue
-        y0, x0, y1, x1 = (4 * edge for edge in bounding_box(inside))
-        off = math.log2(max(y1 - y0, x1 - x0) / COMFORTABLE_SIZE)
+        y0, x0, y1, x1 = view.box(inside)
+        off = math.log2(max(y1 - y0, x1 - x0) * 2.0**-view.level / COMFORTABLE_SIZE)
         weight = float(scores[0]) ** SCORE_POWER * math.exp(-abs(off)) + 1e-9
         total += weight * (view.level + off)
-        centre += weight * 2.0**view.level * (np.array([y0 + y1, x0 + x1]) / 2 + view.origin)
+        centre += weight * np.array([y0 + y1, x0 + x1]) / 2
         weights += weight
     if weights == 0.0:
         return looks[-1][0]
