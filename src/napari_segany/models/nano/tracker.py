@@ -6,7 +6,7 @@ import copy
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,19 +18,15 @@ from napari_segany.core.masks import Candidates, bounding_box, mask_iou, paste
 from napari_segany.core.motion import BoxMotion
 from napari_segany.core.prompts import Prompt, mask_logits
 from napari_segany.models.nano.embedding import NanoEmbedding
+from napari_segany.models.nano.redrawing import Redrawn, as_given
 from napari_segany.models.nano.views import COMFORTABLE_SIZE, View, comfortable_level
-from napari_segany.models.nano.windows import moved_along, window_depth
+from napari_segany.models.nano.windows import window_depth
 
 if TYPE_CHECKING:
     from napari_segany.models.nano.predictor import NanoModel
 
 #: An object whose predicted IoU is lower is not in the frame.
 MIN_SCORE = 0.02
-#: Logits by which the last mask outvotes the decoder, for each cell of depth inside it (or of distance from
-#: it), where the decoder cannot redraw a mask it was given at all.
-PRIOR_WEIGHT, PRIOR_DEPTH = 4.0, 3.0
-#: Predicted IoUs up to which an object stays where it was, and from which it is where the decoder draws it.
-UNSURE, SURE = 0.6, 0.9
 #: A mask that grows or shrinks by a larger factor from one frame to the next is not believed.
 MAX_GROWTH = 4.0
 #: Frames on which an object may be missing before it is given up.
@@ -78,8 +74,7 @@ class NanoTracker:
         self.moving: dict[tuple[int, bool], tuple[int, BoxMotion]] = {}
         self.given: dict[int, dict[int, Memory]] = defaultdict(dict)
         self.latest: dict[int, tuple[int, Memory]] = {}
-        #: How well the decoder redraws the masks that were given, IoU.
-        self.trust: dict[int, float] = {}
+        self.redrawn: dict[int, dict[int, Redrawn]] = defaultdict(dict)
 
     @torch.inference_mode()
     def condition(self, frame: int, embedding: NanoEmbedding, given: Mapping[int, Prompt]) -> dict[int, Candidates]:
@@ -98,17 +93,27 @@ class NanoTracker:
         memories = self._memorise(embedding, masks)
         for object_id, memory in memories.items():
             self.given[object_id][frame] = memory
-        self.trust.update(self._redraw(embedding, {i: masks[i] for i in memories}, memories))
+        for object_id, redrawn in self._redraw(embedding, {i: masks[i] for i in memories}, memories).items():
+            self.redrawn[object_id][frame] = redrawn
         return answers
 
     def _redraw(
         self, embedding: NanoEmbedding, masks: Mapping[int, np.ndarray], memories: Mapping[int, Memory]
-    ) -> dict[int, float]:
-        """IoU of masks with what the decoder makes of them on their own frame, with that frame in memory."""
+    ) -> dict[int, Redrawn]:
+        """What the decoder makes of masks on their own frame, with that frame in memory."""
         views = {i: memory.view for i, memory in memories.items()}
         tokens = {i: memory.tokens for i, memory in memories.items()}
-        again = self.model.look(embedding, {i: _as_prompt(mask) for i, mask in masks.items()}, views, tokens)
-        return {i: mask_iou(answer.mask(0), masks[i]) for i, answer in again.items()}
+        prompts = {i: _as_prompt(mask) for i, mask in masks.items()}
+        again = self.model.look(embedding, prompts, views, tokens)
+        return {
+            i: Redrawn.compare(
+                window_depth(prompts[i], views[i]),
+                answer.logits[0] > 0,
+                views[i].level,
+                mask_iou(answer.mask(0), masks[i]),
+            )
+            for i, answer in again.items()
+        }
 
     @torch.inference_mode()
     def remind(self, frame: int, embedding: NanoEmbedding, masks: Mapping[int, np.ndarray]) -> None:
@@ -118,7 +123,7 @@ class NanoTracker:
 
     def forget(self, object_id: int) -> None:
         """Drop an object."""
-        for table in (self.given, self.latest, self.trust):
+        for table in (self.given, self.latest, self.redrawn):
             table.pop(object_id, None)
         for backward in (False, True):
             self.moving.pop((object_id, backward), None)
@@ -150,7 +155,9 @@ class NanoTracker:
                 views[object_id] = View.at(_centre(bounding_box(mask)), _level(last, embedding.coarsest))
                 memories[object_id] = torch.cat([memory.tokens for memory in known])
         answers = self.model.look(embedding, prompts, views, memories)
-        answers = {i: self._with_prior(i, answer, prompts[i], views[i]) for i, answer in answers.items()}
+        answers = {
+            i: as_given(answer, prompts[i], views[i], self._nearest_redrawn(i, frame)) for i, answer in answers.items()
+        }
         found = {i: answer for i, answer in answers.items() if _is_plausible(answer, recalled[i][0])}
         if self.motion:
             for object_id, answer in found.items():
@@ -161,19 +168,9 @@ class NanoTracker:
             self.latest[object_id] = frame, memory
         return found
 
-    def _with_prior(self, object_id: int, answer: Candidates, prompt: Prompt, view: View) -> Candidates:
-        """Let the last mask count for more, the less the decoder is trusted with this object and the less sure it is.
-
-        What a person has given tells how far it can be trusted: outlines that
-        the decoder does not see there, it will not see on the next frame. The
-        last mask is moved along with an object of which the decoder is sure.
-        """
-        score = float(answer.scores[0])
-        doubt = 1.0 - self.trust.get(object_id, 1.0) * math.sqrt(score)
-        sure = float(np.clip((score - UNSURE) / (SURE - UNSURE), 0, 1))
-        depth = moved_along(window_depth(prompt, view), answer.logits[0] > 0, sure)
-        prior = PRIOR_WEIGHT * doubt * np.clip(depth, -PRIOR_DEPTH, PRIOR_DEPTH)
-        return replace(answer, logits=(answer.logits + prior[None]).astype(np.float32))
+    def _nearest_redrawn(self, object_id: int, frame: int) -> Redrawn | None:
+        redrawn = self.redrawn.get(object_id)
+        return redrawn[min(redrawn, key=lambda f: abs(frame - f))] if redrawn else None
 
     def _expected(self, object_id: int, frame: int, backward: bool, shape: tuple[int, int], last: Memory) -> np.ndarray:
         """The last mask, moved to where the object should be by now; (H, W) bool."""

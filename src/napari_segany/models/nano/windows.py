@@ -68,7 +68,11 @@ def window_depth(prompt: Prompt, view: View) -> np.ndarray:
     Zeros where the window has no outline in it.
     """
     assert prompt.mask is not None
-    inside = _mask_in_window(prompt.mask, view).numpy() > 0.5
+    return signed_depth(_mask_in_window(prompt.mask, view).numpy() > 0.5)
+
+
+def signed_depth(inside: np.ndarray) -> np.ndarray:
+    """Distance of each cell from the outline of a mask (h, w) bool, negative outside; zeros where it has none."""
     if not inside.any() or inside.all():
         return np.zeros(inside.shape)
     distance = ndimage.distance_transform_edt
