@@ -74,9 +74,9 @@ def test_motion_finds_what_moves_farther_than_its_own_size(shipped: NanoModel) -
 def test_the_last_outline_is_moved_a_share_of_the_way_to_where_the_object_is(share: float) -> None:
     last, now = disc((64, 64), (20, 30), 8), disc((64, 64), (28, 26), 8)
     depth = np.where(last, 1.0, -1.0)
-    moved = moved_along(depth, now, share) > 0
+    moved = moved_along(depth, last, now, share) > 0
     assert mask_iou(moved, disc((64, 64), (20 + 8 * share, 30 - 4 * share), 8)) > 0.95
-    assert np.array_equal(moved_along(depth, np.zeros_like(now), share), depth), "there is nowhere to go"
+    assert np.array_equal(moved_along(depth, last, np.zeros_like(now), share), depth), "there is nowhere to go"
 
 
 def test_cells_keep_their_identity(shipped: NanoModel) -> None:

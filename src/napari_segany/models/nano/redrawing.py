@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import ndimage
 
 from napari_segany.core.masks import Candidates
 from napari_segany.core.prompts import Prompt
@@ -61,8 +60,7 @@ class Redrawn:
         """
         if level != self.level or not (inside.any() and self.drawn.any()):
             return np.zeros(inside.shape, dtype=np.float32)
-        way = np.subtract(ndimage.center_of_mass(inside), ndimage.center_of_mass(self.drawn))
-        missing = ndimage.shift(self.missing, way, order=1, mode="nearest")
+        missing = moved_along(self.missing, self.drawn, inside, 1.0)
         back = _near(last) - _near(signed_depth(inside))
         sizes = np.count_nonzero(inside), np.count_nonzero(self.drawn)
         towards = np.clip(missing, np.minimum(back, 0), np.maximum(back, 0))
@@ -81,10 +79,10 @@ def as_given(answer: Candidates, prompt: Prompt, view: View, redrawn: Redrawn | 
     sure = float(np.clip((score - UNSURE) / (SURE - UNSURE), 0, 1))
     inside = answer.logits[0] > 0
     last = window_depth(prompt, view)
-    depth = moved_along(last, inside, sure)
+    depth = moved_along(last, last > 0, inside, sure)
     logits = answer.logits[0] + PRIOR_WEIGHT * doubt * _near(depth)
     if redrawn is not None:
-        logits = logits + redrawn.correction(inside, view.level, moved_along(last, inside, 1.0))
+        logits = logits + redrawn.correction(inside, view.level, moved_along(last, last > 0, inside, 1.0))
     return replace(answer, logits=logits[None].astype(np.float32))
 
 

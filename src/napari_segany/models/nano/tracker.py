@@ -6,7 +6,7 @@ import copy
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,12 +51,15 @@ class Memory:
         Window through which the object was seen.
     tokens : (M, C)
         See `Decoder.remember`.
+    redrawn : Redrawn or None
+        What the decoder makes of the mask, where it was given.
     """
 
     box: Box
     patch: np.ndarray
     view: View
     tokens: Tensor
+    redrawn: Redrawn | None = None
 
 
 class NanoTracker:
@@ -74,7 +77,6 @@ class NanoTracker:
         self.moving: dict[tuple[int, bool], tuple[int, BoxMotion]] = {}
         self.given: dict[int, dict[int, Memory]] = defaultdict(dict)
         self.latest: dict[int, tuple[int, Memory]] = {}
-        self.redrawn: dict[int, dict[int, Redrawn]] = defaultdict(dict)
 
     @torch.inference_mode()
     def condition(self, frame: int, embedding: NanoEmbedding, given: Mapping[int, Prompt]) -> dict[int, Candidates]:
@@ -91,10 +93,9 @@ class NanoTracker:
             known = given[object_id].known_mask
             masks[object_id] = answer.best if known is None else known
         memories = self._memorise(embedding, masks)
+        redrawn = self._redraw(embedding, {i: masks[i] for i in memories}, memories)
         for object_id, memory in memories.items():
-            self.given[object_id][frame] = memory
-        for object_id, redrawn in self._redraw(embedding, {i: masks[i] for i in memories}, memories).items():
-            self.redrawn[object_id][frame] = redrawn
+            self.given[object_id][frame] = replace(memory, redrawn=redrawn[object_id])
         return answers
 
     def _redraw(
@@ -123,7 +124,7 @@ class NanoTracker:
 
     def forget(self, object_id: int) -> None:
         """Drop an object."""
-        for table in (self.given, self.latest, self.redrawn):
+        for table in (self.given, self.latest):
             table.pop(object_id, None)
         for backward in (False, True):
             self.moving.pop((object_id, backward), None)
@@ -155,9 +156,7 @@ class NanoTracker:
                 views[object_id] = View.at(_centre(bounding_box(mask)), _level(last, embedding.coarsest))
                 memories[object_id] = torch.cat([memory.tokens for memory in known])
         answers = self.model.look(embedding, prompts, views, memories)
-        answers = {
-            i: as_given(answer, prompts[i], views[i], self._nearest_redrawn(i, frame)) for i, answer in answers.items()
-        }
+        answers = {i: as_given(answer, prompts[i], views[i], recalled[i][-1].redrawn) for i, answer in answers.items()}
         found = {i: answer for i, answer in answers.items() if _is_plausible(answer, recalled[i][0])}
         if self.motion:
             for object_id, answer in found.items():
@@ -167,10 +166,6 @@ class NanoTracker:
         for object_id, memory in self._memorise(embedding, masks, levels).items():
             self.latest[object_id] = frame, memory
         return found
-
-    def _nearest_redrawn(self, object_id: int, frame: int) -> Redrawn | None:
-        redrawn = self.redrawn.get(object_id)
-        return redrawn[min(redrawn, key=lambda f: abs(frame - f))] if redrawn else None
 
     def _expected(self, object_id: int, frame: int, backward: bool, shape: tuple[int, int], last: Memory) -> np.ndarray:
         """The last mask, moved to where the object should be by now; (H, W) bool."""

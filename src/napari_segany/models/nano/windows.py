@@ -79,13 +79,12 @@ def signed_depth(inside: np.ndarray) -> np.ndarray:
     return np.where(inside, distance(inside) - 0.5, 0.5 - distance(~inside))
 
 
-def moved_along(depth: np.ndarray, inside: np.ndarray, share: float) -> np.ndarray:
-    """A `window_depth` (h, w) moved towards a mask (h, w), by a share of the way between their centres.
+def moved_along(values: np.ndarray, known: np.ndarray, inside: np.ndarray, share: float) -> np.ndarray:
+    """Values (h, w) that belong to a known mask, moved by a share of the way from its centre to that of another mask.
 
-    It stays where one of them is empty.
+    They stay where one of the masks (h, w) is empty.
     """
-    known = depth > 0
     if not (known.any() and inside.any()):
-        return depth
+        return values
     way = np.subtract(ndimage.center_of_mass(inside), ndimage.center_of_mass(known))
-    return ndimage.shift(depth, share * way, order=1, mode="nearest")
+    return ndimage.shift(values, share * way, order=1, mode="nearest")
