@@ -14,13 +14,21 @@ from napari_segany import samples
 from napari_segany.core.errors import StorageError
 from napari_segany.core.masks import mask_iou as overlap
 from napari_segany.training.clicks import first_prompts, with_correction
-from napari_segany.training.crops import _redrawn, draw_earlier, draw_window, make_example, make_stack
+from napari_segany.training.crops import (
+    NEAR,
+    _redrawn,
+    between_objects,
+    draw_earlier,
+    draw_window,
+    make_example,
+    make_stack,
+)
 from napari_segany.training.crops import samples as sample_stream
 from napari_segany.training.folder import read_folder
 from napari_segany.training.generate import KINDS, generate
 from napari_segany.training.generate.colony import grow_colony
 from napari_segany.training.generate.shapes import draw, joined, rod
-from napari_segany.training.losses import dice_loss, focal_loss, mask_iou, prompt_loss
+from napari_segany.training.losses import dense_loss, dice_loss, focal_loss, mask_iou, prompt_loss
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -182,6 +190,26 @@ def test_losses_prefer_the_truth() -> None:
     assert logits.grad is not None and logits.grad[0, 1].abs().sum() < logits.grad[0, 0].abs().sum()
 
 
+def test_only_what_is_near_two_objects_is_between_them() -> None:
+    labels = np.zeros((40, 60), np.int32)
+    labels[10:20, 5:15], labels[10:20, 16:26], labels[10:20, 45:55] = 4, 1, 2
+    between = between_objects(labels)
+    assert between[12:18, 13:18].all()
+    assert not between[:, : 15 - NEAR].any()
+    assert not between[:, 16 + NEAR :].any()
+
+
+def test_an_error_between_two_objects_costs_more_than_one_elsewhere() -> None:
+    target, between = torch.zeros(2, 2, 16, 16), torch.zeros(2, 16, 16)
+    between[:, :, 8] = 1.0
+    wrong_between, wrong_elsewhere = torch.full_like(target, -9.0), torch.full_like(target, -9.0)
+    wrong_between[..., 8], wrong_elsewhere[..., 3] = 9.0, 9.0
+    complete = torch.tensor([1.0, 0.0])
+    losses = [float(dense_loss(logits, target, complete, between)) for logits in (wrong_between, wrong_elsewhere)]
+    assert losses[0] > 5 * losses[1]
+    assert float(dense_loss(wrong_between, target, torch.zeros(2), between)) == 0.0
+
+
 def test_a_short_training_learns_and_can_be_taken_up_again(tmp_path: Path) -> None:
     from skimage.io import imsave
 
@@ -200,6 +228,8 @@ def test_a_short_training_learns_and_can_be_taken_up_again(tmp_path: Path) -> No
     train(tmp_path, tmp_path / "out", TrainingConfig(minutes=0.25, crops=2, prompts=1, warmup=2, generated=0.0))
     second = torch.load(tmp_path / "out" / "last.pt", weights_only=True)
     assert 0 < first["step"] < second["step"] and first["elapsed"] < second["elapsed"]
+    changed = {name for name, values in first["model"].items() if not torch.equal(values, second["model"][name])}
+    assert "decoder.to_weights.weight" in changed and not any("mask_iou" in name for name in changed)
     assert registry.load_model(tmp_path / "out" / "nano.safetensors", device="cpu").family == "nano"
 
 
@@ -217,11 +247,16 @@ def test_words_are_learned_from_features_that_stay(tmp_path: Path) -> None:
 
 
 def test_scores_are_learned_from_answers_that_stay() -> None:
+    from napari_segany.models.nano.judge import Judge
+    from napari_segany.models.nano.mask_iou_head import MaskIoUHead
+    from napari_segany.models.nano.network import MASKS
     from napari_segany.models.nano.weights import load_nano
     from napari_segany.training.scores import train_scores
 
     torch.manual_seed(0)
     network = load_nano(torch.device("cpu"), torch.float32).network
+    network.decoder.mask_iou = MaskIoUHead(MASKS, network.config.coarse, network.config.decoder_width)
+    network.judge = Judge(MASKS)
     before = network.decoder.to_weights.weight.clone()
     assert train_scores(None, network, images=24) > 0.3
     assert torch.equal(network.decoder.to_weights.weight, before)

@@ -17,6 +17,8 @@ SIZES = (18.0, 140.0)
 #: Share of the crops with earlier frames whose objects are all outlined somewhat wider or narrower than they are, as
 #: some people draw: a tracker is to keep to what it was given.
 REDRAWN = 0.3
+#: Side of the square around a pixel in which two objects are near each other, pixels of half the crop's resolution.
+NEAR = 7
 
 #: Image (3, side, side) and labels (side, side) of a window.
 Frame = tuple[Tensor, np.ndarray]
@@ -220,6 +222,16 @@ def depth_map(labels: np.ndarray) -> np.ndarray:
     return (depth / np.maximum(np.atleast_1d(deepest), 1.0)[labels]).astype(np.float32)
 
 
+def between_objects(labels: np.ndarray) -> np.ndarray:
+    """Pixels near two objects at once, on either or on the ground between; (H, W) bool."""
+    from scipy import ndimage
+
+    none = labels.max() + 1
+    highest = ndimage.maximum_filter(labels, NEAR)
+    lowest = ndimage.minimum_filter(np.where(labels > 0, labels, none), NEAR)
+    return (highest > lowest) & (lowest < none)
+
+
 def _inner(labels: np.ndarray) -> np.ndarray:
     """Pixels of objects, but for those at the edge to another or to the ground; (H, W) bool."""
     edge = np.zeros(labels.shape, dtype=bool)
@@ -238,6 +250,8 @@ class Sample:
     masks : (P, S, S) bool
     dense : (2, S/4, S/4) float32
         Share of each cell inside an object, and depth inside it.
+    between : (S/4, S/4) float32
+        Share of each cell near two objects.
     complete : bool
     earlier : pairs of (image, masks)
         Other frames with the same objects.
@@ -248,6 +262,7 @@ class Sample:
     image: Tensor
     masks: np.ndarray
     dense: Tensor
+    between: Tensor
     complete: bool
     earlier: Sequence[tuple[Tensor, np.ndarray]] = ()
     concept: str = ""
@@ -306,14 +321,16 @@ def samples(
                 frames = [(_grain(i, rng), seen) for i, seen in frames]
         ids = np.unique(labels)
         small = np.searchsorted(ids, labels)[::2, ::2] + (ids[0] != 0)
-        dense = np.stack([(small > 0).astype(np.float32), depth_map(small)])
+        maps = np.stack([small > 0, depth_map(small), between_objects(small)]).astype(np.float32)
+        *dense, between = F.avg_pool2d(torch.from_numpy(maps), 2)
         if len(frames) > 1 and rng.random() < REDRAWN:
             frames = _redrawn(frames, round(rng.uniform(-0.06, 0.08) * window.size), chosen)
         (image, drawn), *earlier = frames
         yield Sample(
             image,
             np.stack([drawn == label for label in chosen]),
-            F.avg_pool2d(torch.from_numpy(dense), 2),
+            torch.stack(dense),
+            between,
             example.complete,
             [(i, np.stack([seen == label for label in chosen])) for i, seen in earlier],
             example.concept,

@@ -7,6 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 FOCAL_WEIGHT, DICE_WEIGHT, SCORE_WEIGHT = 20.0, 1.0, 1.0
+#: By how much more the dense maps count between two objects.
+BETWEEN_WEIGHT = 8.0
 
 
 def focal_loss(logits: Tensor, target: Tensor, gamma: float = 2.0) -> Tensor:
@@ -64,7 +66,23 @@ def prompt_loss(logits: Tensor, scores: Tensor, truth: Tensor, single: Tensor) -
     return masks.mean() + SCORE_WEIGHT * score.mean()
 
 
-def dense_loss(logits: Tensor, target: Tensor, complete: Tensor) -> Tensor:
-    """Cross-entropy of the dense maps on completely labelled crops; (B, 2, h, w) twice and (B,) bool."""
-    each = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(dim=(1, 2, 3))
+def dense_loss(logits: Tensor, target: Tensor, complete: Tensor, between: Tensor) -> Tensor:
+    """Cross-entropy of the dense maps on completely labelled crops.
+
+    Where two objects are near each other it counts more, as in the U-Net
+    (Ronneberger et al. 2015): these few cells decide whether they are found as one.
+
+    Parameters
+    ----------
+    logits, target : (B, 2, h, w)
+    complete : (B,) bool
+    between : (B, h, w)
+        Share of each cell that is near two objects.
+
+    Returns
+    -------
+    scalar
+    """
+    error = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    each = (error * (1 + BETWEEN_WEIGHT * between[:, None])).mean(dim=(1, 2, 3))
     return (each * complete).sum() / complete.sum().clamp(min=1)

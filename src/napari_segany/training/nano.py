@@ -56,7 +56,8 @@ def train_step(model: Nano, batch: list[Sample], rng: np.random.Generator) -> tu
     firsts, dense = _firsts(batch), encoded[2]
     complete = torch.tensor([float(sample.complete) for sample in batch], device=dense.device)
     wanted = torch.stack([sample.dense for sample in batch]).to(dense.device)
-    loss = dense_loss(dense[firsts].float(), wanted, complete)
+    between = torch.stack([sample.between for sample in batch]).to(dense.device)
+    loss = dense_loss(dense[firsts].float(), wanted, complete, between)
     figures = {"dense": float(loss.detach())}
     total = sum(len(sample.masks) for sample in batch)
     for one in answer(model, encoded, batch, rng):

@@ -130,6 +130,8 @@ def train(
     model = Nano().to(resolve_device(config.device))
     if start is not None:
         _load(model, read_checkpoint(start)["average"], start)
+    # What corrects the decoder's scores is taught afterwards, from answers that stay as they are.
+    model.decoder.mask_iou.requires_grad_(False)
     average = copy.deepcopy(model)
     optimiser = Optimiser(model, config.learning_rate, config.weight_decay)
     step, elapsed, last = 0, 0.0, out / "last.pt"

@@ -35,7 +35,7 @@ from napari_segany.training.heads import teach_weight_file, train_head
 from napari_segany.training.mixture import INCOMPLETE_KINDS
 
 #: Objects clicked on in each image, and boxes that are proposed for it.
-CLICKS, BOXES = 6, 8
+CLICKS, BOXES = 8, 12
 #: The smallest of the objects in pixels, and the longest side of images, pixels.
 SMALLEST, LARGEST = 20, 1100
 #: Share of the images whose look is changed, and of the objects whose mask on a neighbouring frame is given too.
@@ -205,7 +205,7 @@ def train_scores(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
 ) -> float:
-    """Train the decoder's `MaskIoUHead`, then the judge, in place.
+    """Train the decoder's `MaskIoUHead`, then the judge, in place; both go on from what they have learned.
 
     Returns
     -------
@@ -215,14 +215,13 @@ def train_scores(
     from scipy.stats import spearmanr
 
     model.eval().requires_grad_(False)
-    model.decoder.mask_iou = MaskIoUHead(MASKS, model.config.coarse, model.config.decoder_width)
     answers = collect(data, model, images, seed, progress)
     kept_back = answers.clicks[len(answers.clicks) * 9 // 10 :]
     head = model.decoder.mask_iou
     _train_head(head, answers, int(kept_back[0].rows[0]), seed)
     if progress is not None:
         progress("scores: the head has learned, now the judge")
-    model.judge, seen, scores = Judge(MASKS), [], []
+    seen, scores = [], []
     for click, own in zip(answers.clicks, _scores(head, answers), strict=True):
         looks = _looks(click, own)
         shown, predicted = describe(looks)
