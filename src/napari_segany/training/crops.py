@@ -322,15 +322,15 @@ def samples(
         ids = np.unique(labels)
         small = np.searchsorted(ids, labels)[::2, ::2] + (ids[0] != 0)
         maps = np.stack([small > 0, depth_map(small), between_objects(small)]).astype(np.float32)
-        *dense, between = F.avg_pool2d(torch.from_numpy(maps), 2)
+        cells = F.avg_pool2d(torch.from_numpy(maps), 2)
         if len(frames) > 1 and rng.random() < REDRAWN:
             frames = _redrawn(frames, round(rng.uniform(-0.06, 0.08) * window.size), chosen)
         (image, drawn), *earlier = frames
         yield Sample(
             image,
             np.stack([drawn == label for label in chosen]),
-            torch.stack(dense),
-            between,
+            cells[:2],
+            cells[2],
             example.complete,
             [(i, np.stack([seen == label for label in chosen])) for i, seen in earlier],
             example.concept,
