@@ -641,6 +641,7 @@ class Session(ConceptSession):
                 self._recorder = Recorder(Path(labels))
             cache = None if embeddings is None else EmbeddingStore(embeddings)
             super().__init__(frames, network, store, self._recorder, cache)
+            self.settings = replace(self.settings, depth=frames.depth)
             if self._recorder is not None and not (Path(labels) / "segany" / "session.json").exists():
                 # From now on a killed session can be opened again.
                 save_state(Path(labels), self.state())
@@ -786,6 +787,9 @@ class Session(ConceptSession):
         session = cls(
             frames, model=network, labels=path, embeddings=embeddings, scheduler=scheduler, resources=resources
         )
+        if image.path is None:
+            # The names of its axes may have been guessed.
+            session.settings = replace(session.settings, depth=None)
         for table in TABLES:
             getattr(session, table).update(getattr(state, table))
         session.finished.update(state.finished)

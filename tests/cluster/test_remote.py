@@ -21,7 +21,7 @@ from napari_segany.cluster.server import KEPT, ModelServer
 from napari_segany.cluster.wire import Facts
 from napari_segany.core.errors import ClusterError, UnknownModelError
 from napari_segany.core.masks import interior_point
-from napari_segany.core.protocols import ConceptModel, RevisableTracker, StackModel, StorableModel
+from napari_segany.core.protocols import ConceptModel, RevisableTracker, StackModel, StorableModel, VolumeModel
 from napari_segany.session.everything import ProposesBoxes
 from tests.fakes import DiscModel
 from tests.models.conformance import ImageModelConformance
@@ -71,7 +71,11 @@ class TestRemoteNano(ImageModelConformance):
 def test_a_remote_model_can_what_it_can_there(nano) -> None:
     far = short(nano)
     assert isinstance(far, StackModel) and isinstance(far, ConceptModel) and isinstance(far, ProposesBoxes)
-    facts = Facts("x", "sam", frozenset({"image"}), "cpu", "float32", None, None, True)
+    assert isinstance(far, VolumeModel) and far.volume_window == nano.volume_window
+    shape = (2, far.volume_window.depth, far.volume_window.side, far.volume_window.side)
+    windows = np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.ones(shape, bool)
+    assert np.array_equal(far.complete(*windows), nano.complete(*windows))
+    facts = Facts("x", "sam", frozenset({"image"}), "cpu", "float32", None, None, None, True)
     plain = RemoteModel(Short(ModelServer("")), facts)  # type: ignore[arg-type]
     assert not isinstance(plain, StackModel) and not isinstance(plain, ConceptModel)
     stack = RemoteStackModel(Short(ModelServer("")), facts)  # type: ignore[arg-type]

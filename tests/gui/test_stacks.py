@@ -377,3 +377,9 @@ def test_nothing_is_written_without_autosave(open_bench: Any, tmp_path: Path) ->
     bench.key("J")
     assert bench.output.any()
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(("name", "depth"), [("t", False), ("z", True), ("-3", None)])
+def test_a_stack_is_of_depth_or_time_as_its_layer_says(open_bench: Any, name: str, depth: bool | None) -> None:
+    bench = prompted(open_bench, axis_labels=(name, "y", "x"))
+    assert bench.controller.here()[0].session.settings.depth is depth

@@ -63,7 +63,7 @@ def test_half_an_object_stays_half_along_the_stack(monkeypatch: pytest.MonkeyPat
     model, kept = load_nano(torch.device("cpu"), torch.float32), []
     for weight in (0.0, redrawing.LOGITS_PER_CELL):
         monkeypatch.setattr(redrawing, "LOGITS_PER_CELL", weight)
-        session = Session(stack, axis=0, model=model)
+        session = Session(stack, axes="tyx", model=model)
         session.accept(1, 0, mask=truth[0])
         list(session.propagate())
         kept.append(np.mean([mask_iou(f == 1, t) for f, t in zip(np.asarray(session.labels), truth, strict=True)]))

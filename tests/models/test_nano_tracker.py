@@ -32,7 +32,7 @@ def discs(centres: list[tuple[float, float] | None], radius: float = 14.0) -> tu
 
 def followed(stack: np.ndarray, truth: np.ndarray, model: NanoModel, start: int = 0, **settings: bool) -> np.ndarray:
     session = Session(stack, axis=0, model=model)
-    session.settings = PropagationSettings(**settings)
+    session.settings = PropagationSettings(depth=False, **settings)
     session.accept(1, start, mask=truth[start])
     list(session.propagate())
     return np.asarray(session.labels) == 1

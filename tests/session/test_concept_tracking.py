@@ -5,7 +5,9 @@ import pytest
 
 from napari_segany.core.errors import InvalidPromptError
 from napari_segany.core.settings import FindSettings, TrackSettings
+from napari_segany.session import concept_session
 from napari_segany.session.association import assign, mask_overlaps, similarity
+from napari_segany.session.carrying import CarryingTracker
 from napari_segany.session.concept_session import ConceptSession
 from tests.session.conftest import ArrayFrames, ArrayLabels
 from tests.session.test_finding import Islands
@@ -122,11 +124,11 @@ def test_published_rules_keep_concepts_apart() -> None:
     assert [(track.first, track.last) for track in session.tracks] == [(0, 4)] * 2
 
 
-def test_ended_tracks_are_forgotten_by_the_memory() -> None:
+def test_ended_tracks_are_forgotten_by_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     stack = squares(dict.fromkeys(range(4), (30, 30)))
     session = ConceptSession(ArrayFrames(stack), Islands(), ArrayLabels(stack.shape))
-    tracker = session._tracker()
-    session._tracker = lambda: tracker  # type: ignore[method-assign]
+    tracker = CarryingTracker(session.model, session.settings)
+    monkeypatch.setattr(concept_session, "begin_memory", lambda *_: tracker)
     list(session.track("island", settings=TrackSettings(keep_alive=1)))
     assert session.tracks and not tracker.known and not tracker.latest
 

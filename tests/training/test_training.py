@@ -315,7 +315,7 @@ def test_checkpoints_of_a_training_that_are_damaged_or_newer_say_so(tmp_path: Pa
     from napari_segany.training.run import TrainingConfig, read_checkpoint, train
 
     first = {"model": {}, "average": {}, "optimiser": {}, "step": 3, "elapsed": 1.0}
-    whole = {**first, "version": 2}
+    whole = {**first, "version": 3}
     last = tmp_path / "last.pt"
     torch.save(whole, last)
     assert read_checkpoint(last)["step"] == 3

@@ -25,6 +25,7 @@ from napari_segany.core.masks import Candidates
 from napari_segany.core.prompts import Prompt, mask_logits
 from napari_segany.core.protocols import ImageModel, Multimask
 from napari_segany.core.settings import EverythingSettings, FindSettings
+from napari_segany.core.volume_windows import WindowShape
 
 #: Frames that a fresh memory is reminded of, as many as the models look back on.
 RECENT = 7
@@ -149,11 +150,16 @@ class RemoteConceptModel(RemoteStackModel):
 
 
 class RemoteProposingModel(RemoteConceptModel):
-    """The same of a model that also proposes boxes, as nano does."""
+    """The same of a model that also proposes boxes and draws volumes, as nano does."""
 
     def __init__(self, link: Link, facts: Facts) -> None:
         super().__init__(link, facts)
         self.everything_settings: EverythingSettings = facts.everything_settings
+        self.volume_window: WindowShape = facts.volume_window
+
+    def complete(self, pixels: np.ndarray, given: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """Draw objects in windows; see `VolumeModel.complete`."""
+        return self.call("complete", pixels, given, seen)
 
     def propose_boxes(self, embedding: RemoteEmbedding) -> np.ndarray:
         """(N, 4) boxes (y0, x0, y1, x1) of the objects it sees."""
@@ -170,6 +176,8 @@ class RemoteTracker:
     frames : int
     motion : bool
     """
+
+    encodes = True
 
     def __init__(self, model: RemoteStackModel, frames: int, motion: bool) -> None:
         self.model, self.frames, self.motion, self.key = model, frames, motion, _key()

@@ -76,6 +76,7 @@ class ModelServer:
             str(getattr(model, "dtype", "")).removeprefix("torch."),
             getattr(model, "words", None),
             getattr(model, "everything_settings", None),
+            getattr(model, "volume_window", None),
             isinstance(model, StackModel) and isinstance(model.tracker(1), RevisableTracker),
         )
 
@@ -90,6 +91,10 @@ class ModelServer:
     def propose_boxes(self, key: str) -> np.ndarray:
         """Boxes of the objects that the model sees."""
         return np.asarray(self.model.propose_boxes(self._get(key)))
+
+    def complete(self, pixels: np.ndarray, given: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """See `VolumeModel.complete`."""
+        return np.asarray(self.model.complete(pixels, given, seen))
 
     def describe(self, key: str, text: str | None, examples: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> None:
         """Describe a concept and keep it; examples are (key of the embedding, boxes, negatives)."""

@@ -30,6 +30,8 @@ class Facts:
         None for models that do not find concepts.
     everything_settings : EverythingSettings or None
         None for models that do not propose boxes.
+    volume_window : WindowShape or None
+        None for models that do not draw volumes.
     revises : bool
         Whether its memories can be told better about a frame; see `RevisableTracker`.
     """
@@ -41,6 +43,7 @@ class Facts:
     dtype: str
     words: tuple[str, ...] | None
     everything_settings: Any
+    volume_window: Any
     revises: bool
 
 

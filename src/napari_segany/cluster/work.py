@@ -16,14 +16,13 @@ from napari_segany.cluster.deliveries import delivery
 from napari_segany.cluster.pages import keep_pages
 from napari_segany.core.boxes import Box
 from napari_segany.core.prompts import Prompt
-from napari_segany.core.protocols import ImageModel, StackModel
+from napari_segany.core.protocols import ImageModel
 from napari_segany.core.settings import PropagationSettings
 from napari_segany.core.state import ImageReference
 from napari_segany.session.carried import Carried
-from napari_segany.session.carrying import CarryingTracker
 from napari_segany.session.everything import EverythingSearch
 from napari_segany.session.planes import PlaneSearch, enlarged
-from napari_segany.session.propagation import Done, Run, Visit, Way
+from napari_segany.session.propagation import Done, Run, Visit, Way, begin_tracking
 from napari_segany.session.stitching import Piece
 from napari_segany.session.tiling import Search
 
@@ -174,11 +173,7 @@ def carry(
         What labels hold on the frames that the run may be reminded of.
     """
     network, frames = _model(model), stack.open()
-    tracker = (
-        network.tracker(len(frames), settings.motion)
-        if isinstance(network, StackModel)
-        else CarryingTracker(network, settings)
-    )
+    tracker = begin_tracking(network, frames, settings)
     last: tuple[int, Any] = (-1, None)
 
     def embed(frame: int) -> Any:

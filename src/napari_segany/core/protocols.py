@@ -14,6 +14,7 @@ from napari_segany.core.intensity import IntensityRange
 from napari_segany.core.masks import Candidates
 from napari_segany.core.prompts import Prompt
 from napari_segany.core.settings import FindSettings
+from napari_segany.core.volume_windows import WindowShape
 
 #: True: three masks for every prompt. False: one. "auto": three for a single click, else one.
 Multimask = bool | Literal["auto"]
@@ -160,7 +161,16 @@ class NoCache:
 
 
 class Tracker(Protocol):
-    """What a model remembers of objects on one stack, and how it finds them on the next frame."""
+    """What a model remembers of objects on one stack, and how it finds them on the next frame.
+
+    Attributes
+    ----------
+    encodes : bool
+        Whether it looks at embeddings of the frames that it is reminded of and follows objects to; else these may be
+        None.
+    """
+
+    encodes: bool
 
     def condition(self, frame: int, embedding: Any, given: Mapping[int, Prompt]) -> dict[int, Candidates]:
         """Learn objects (by id) on a frame from prompts; a prompt that is a mask alone is the truth."""
@@ -199,6 +209,35 @@ class StackModel(Protocol):
 
     def tracker(self, frames: int, motion: bool = False) -> Tracker:
         """A fresh memory for objects on a stack of so many frames; `motion` lets it expect steady movement."""
+        ...
+
+
+@runtime_checkable
+class VolumeModel(ImageModel, Protocol):
+    """An `ImageModel` that draws a whole object in space from what is known of it on a few planes."""
+
+    @property
+    def volume_window(self) -> WindowShape:
+        """What it looks at."""
+        ...
+
+    def complete(self, pixels: np.ndarray, given: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """Draw objects in windows around them, one object to a window.
+
+        Parameters
+        ----------
+        pixels : (P, depth, side, side) float32
+            Brightness from 0 to 1.
+        given : (P, depth, side, side) float32
+            On planes where the object is known, 1 inside and -1 outside, less for a mask that may be wrong; else 0.
+        seen : (P, depth, side, side) bool
+            Where there are pixels.
+
+        Returns
+        -------
+        (P, depth, side, side) float32
+            Logits, positive inside.
+        """
         ...
 
 

@@ -98,8 +98,11 @@ class PropagationSettings:
     memory_frames : int
         Frames to look back on when a run goes on where another stopped, and frames on which nothing
         changes before a correction is taken to have had its full effect.
+    depth : bool or None
+        Frames are planes in space, not moments: models that can, draw each object on the planes around at once.
+        None where nobody said; then it is found out, see `napari_segany.session.depth`.
     motion : bool
-        Let models with a memory expect objects to go on moving as they did; for time-lapses.
+        Let models with a memory expect objects to go on moving as they did; for time-lapses, whatever `depth` says.
     unchanged_overlap : float
         A mask that overlaps the one before a correction with this IoU has not changed.
     """
@@ -108,6 +111,7 @@ class PropagationSettings:
     min_overlap: float = 0.05
     max_growth: float = 4.0
     memory_frames: int = 6
+    depth: bool | None = None
     motion: bool = False
     unchanged_overlap: float = 0.98
 

@@ -30,6 +30,8 @@ class Frames:
     ----------
     source : Source
     planes : PlaneAxes
+    named : bool
+        Whether somebody said which axes these are, or it was guessed.
 
     Attributes
     ----------
@@ -37,8 +39,8 @@ class Frames:
         One for the whole stack, from percentiles of a few planes until it is set.
     """
 
-    def __init__(self, source: Source, planes: PlaneAxes) -> None:
-        self.source, self.planes = source, planes
+    def __init__(self, source: Source, planes: PlaneAxes, named: bool = True) -> None:
+        self.source, self.planes, self.named = source, planes, named
         self._intensity: IntensityRange | None = None
         self._stamp = self._read_stamp()
         self._ahead: Ahead[int, np.ndarray] = Ahead(self.read)
@@ -73,6 +75,11 @@ class Frames:
         """Names of the axes of `labels` made for this stack, such as "zyx"."""
         frame = "z" if self.planes.frame is None else self.planes.axes[self.planes.frame]
         return frame + "".join(self.planes.axes[i] for i in self._plane)
+
+    @property
+    def depth(self) -> bool | None:
+        """Whether frames are planes in space, not moments; None where nobody said."""
+        return {"t": False, "z": True}.get(self.axis_names[0]) if self.named else None
 
     def reference(self) -> ImageReference:
         """How to open this stack again."""
@@ -276,5 +283,6 @@ def open_frames(
     shape = tuple(opened.array.shape)
     if 0 in shape:
         raise InvalidImageError(f"The array is empty: its shape is {shape}.")
-    names = axes or opened.axes or guess_axes(shape)
-    return Frames(opened, choose_planes(shape, names, axis, index))
+    names = axes or opened.axes
+    named = names is not None or isinstance(axis, str)
+    return Frames(opened, choose_planes(shape, names or guess_axes(shape), axis, index), named)

@@ -13,6 +13,11 @@ from napari_segany.core.prompts import Prompt, mask_logits
 from napari_segany.core.settings import PropagationSettings
 
 
+def as_prompt(anchor: Prompt | Carried) -> Prompt:
+    """What to ask where an object is known, by its prompts or by the mask given."""
+    return Prompt(mask=mask_logits(anchor.mask)) if isinstance(anchor, Carried) else anchor
+
+
 @dataclass(frozen=True, eq=False)
 class Carried:
     """An object's mask on the frame just done.

@@ -9,9 +9,16 @@ import numpy as np
 
 from napari_segany.core.masks import Candidates
 from napari_segany.core.prompts import Prompt
-from napari_segany.core.protocols import Embedding, ImageModel
+from napari_segany.core.protocols import Embedding, ImageModel, StackModel, Tracker
 from napari_segany.core.settings import PropagationSettings
 from napari_segany.session.carried import Carried
+
+
+def begin_memory(model: ImageModel, frames: int, settings: PropagationSettings) -> Tracker:
+    """A memory of its own, where a model has one, for objects on a stack of so many frames."""
+    if isinstance(model, StackModel):
+        return model.tracker(frames, settings.motion)
+    return CarryingTracker(model, settings)
 
 
 class CarryingTracker:
@@ -22,6 +29,8 @@ class CarryingTracker:
     model : ImageModel
     settings : PropagationSettings
     """
+
+    encodes = True
 
     def __init__(self, model: ImageModel, settings: PropagationSettings) -> None:
         self.model, self.settings = model, settings

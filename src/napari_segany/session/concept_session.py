@@ -14,6 +14,7 @@ from napari_segany.core.masks import bounding_box
 from napari_segany.core.prompts import check_boxes, check_region
 from napari_segany.core.protocols import ConceptModel
 from napari_segany.core.settings import FindSettings, TrackSettings
+from napari_segany.session.carrying import begin_memory
 from napari_segany.session.concept_run import ConceptRun
 from napari_segany.session.concept_tracking import AssignedRun
 from napari_segany.session.everything import EverythingSearch, everything
@@ -211,7 +212,9 @@ class ConceptSession(TrackSession):
         taken = max(int(self.store.read(at).max()) for at in span)
         first = max(self.next_object_id(), taken + 1)
         kind = PublishedRun if settings.rule == "published" else AssignedRun
-        run = kind(network, self._tracker(), self.embedding, concepts, first, settings)
+        self._removed.clear()
+        memory = begin_memory(network, len(self.frames), self.settings)
+        run = kind(network, memory, self.embedding, concepts, first, settings)
         return self._track(run, span)
 
     def _track(self, run: ConceptRun, span: range) -> Iterator[tuple[int, np.ndarray]]:

@@ -8,10 +8,12 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from napari_segany.core.prompts import Prompt, mask_logits
-from napari_segany.core.protocols import Embedding, Tracker
+from napari_segany.core.prompts import Prompt
+from napari_segany.core.protocols import Embedding, FrameSource, ImageModel, Tracker, VolumeModel
 from napari_segany.core.settings import PropagationSettings
-from napari_segany.session.carried import Carried
+from napari_segany.session.carried import Carried, as_prompt
+from napari_segany.session.carrying import begin_memory
+from napari_segany.session.completing import CompletingTracker
 
 #: Where an object is known: frame -> what to ask there, or the mask already given.
 Anchors = Mapping[int, Prompt | Carried]
@@ -52,6 +54,13 @@ def done_by_way(
     return {"forward": done, "backward": done if first - 1 in done else frozenset()}
 
 
+def begin_tracking(model: ImageModel, frames: FrameSource, settings: PropagationSettings) -> Tracker:
+    """A fresh memory for objects on a stack, of the kind that suits the model and the stack."""
+    if settings.depth and not settings.motion and isinstance(model, VolumeModel):
+        return CompletingTracker(model, frames)
+    return begin_memory(model, len(frames), settings)
+
+
 class Runs(Protocol):
     """A propagation of some objects, wherever it is computed."""
 
@@ -71,7 +80,7 @@ class Run:
     ----------
     tracker : Tracker
     embed : callable
-        Gives the embedding of a frame; not called where nothing is asked.
+        Gives the embedding of a frame; not called where nothing is asked, or the tracker does without.
     anchors : object id -> Anchors
         All of them are learned before the first frame is visited.
     span : range of frames
@@ -100,10 +109,7 @@ class Run:
                 by_frame.setdefault(frame, {})[object_id] = anchor
         known: dict[int, dict[int, Carried]] = {object_id: {} for object_id in anchors}
         for frame, given in sorted(by_frame.items()):
-            prompts = {
-                i: Prompt(mask=mask_logits(anchor.mask)) if isinstance(anchor, Carried) else anchor
-                for i, anchor in given.items()
-            }
+            prompts = {i: as_prompt(anchor) for i, anchor in given.items()}
             answers = self.tracker.condition(frame, self.embed(frame), prompts)
             for i, anchor in given.items():
                 known[i][frame] = anchor if isinstance(anchor, Carried) else Carried.from_candidates(answers[i])
@@ -188,7 +194,7 @@ class Run:
         found = {i: self.known[i][frame] for i in running if frame in self.known[i]}
         asked = sorted(running - found.keys())
         if asked:
-            answers = self.tracker.follow(frame, self.embed(frame), asked, backward)
+            answers = self.tracker.follow(frame, self._encoded(frame), asked, backward)
             found.update({i: Carried.from_candidates(answer) for i, answer in answers.items()})
         return Visit(frame, {i: carried for i, carried in found.items() if not carried.is_empty}, running)
 
@@ -201,7 +207,10 @@ class Run:
                 masks = {i: self.mask_of(i, earlier) for i in objects if earlier not in self.known[i]}
                 masks = {i: mask for i, mask in masks.items() if mask.any()}
                 if masks:
-                    self.tracker.remind(earlier, self.embed(earlier), masks)
+                    self.tracker.remind(earlier, self._encoded(earlier), masks)
+
+    def _encoded(self, frame: int) -> Embedding | None:
+        return self.embed(frame) if self.tracker.encodes else None
 
 
 def _agree(carried: Carried | None, mask: np.ndarray, overlap: float) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from threading import RLock
 from typing import Any, Literal
 
@@ -21,16 +22,15 @@ from napari_segany.core.protocols import (
     ImageModel,
     LabelStore,
     NoCache,
-    StackModel,
-    Tracker,
+    VolumeModel,
 )
 from napari_segany.core.settings import PropagationSettings
 from napari_segany.core.state import TABLES, Key
 from napari_segany.session.carried import Carried
-from napari_segany.session.carrying import CarryingTracker
 from napari_segany.session.compose import compose
+from napari_segany.session.depth import goes_through_depth
 from napari_segany.session.history import EntryEdit, History, LabelEdit, Step
-from napari_segany.session.propagation import Run, Runs, Visit, done_by_way
+from napari_segany.session.propagation import Run, Runs, Visit, begin_tracking, done_by_way
 from napari_segany.session.tracks import Track, tracks
 
 Direction = Literal["both", "forward", "backward"]
@@ -423,6 +423,7 @@ class Session:
     def _propagate(
         self, anchors: dict[int, dict[int, Prompt | Carried]], span: range, direction: Direction
     ) -> Iterator[tuple[int, np.ndarray]]:
+        self._find_out_depth(anchors)
         run, done = self._start(anchors, span), done_by_way(anchors, direction, self.finished)
         step = Step("propagate")
         try:
@@ -452,7 +453,9 @@ class Session:
             return
         step = Step("update")
         try:
-            run = self._run(self._anchors(sorted(changed), 0, len(self.frames)), range(len(self.frames)))
+            anchors = self._anchors(sorted(changed), 0, len(self.frames))
+            self._find_out_depth(anchors)
+            run = self._run(anchors, range(len(self.frames)))
             yield from (self._write(step, visit) for visit in run.again(changed))
             for object_id, frames in changed.items():
                 self._changed[object_id] -= frames
@@ -461,18 +464,20 @@ class Session:
         finally:
             self.history.push(step)
 
+    def _find_out_depth(self, anchors: dict[int, dict[int, Prompt | Carried]]) -> None:
+        """Find out whether the stack goes through depth or time, where nobody said and it makes a difference."""
+        if self.settings.depth is None and not self.settings.motion and isinstance(self.model, VolumeModel):
+            depth = goes_through_depth(self.model, self.frames, self.embedding, anchors, self.settings)
+            self.settings = replace(self.settings, depth=depth)
+
     def _start(self, anchors: dict[int, dict[int, Prompt | Carried]], span: range) -> Runs:
         """Begin to propagate; here, unless a session has other places for it."""
         return self._run(anchors, span)
 
     def _run(self, anchors: dict[int, dict[int, Prompt | Carried]], span: range) -> Run:
-        return Run(self._tracker(), self.embedding, anchors, span, self._mask_of, self.settings)
-
-    def _tracker(self) -> Tracker:
         self._removed.clear()
-        if isinstance(self.model, StackModel):
-            return self.model.tracker(len(self.frames), self.settings.motion)
-        return CarryingTracker(self.model, self.settings)
+        tracker = begin_tracking(self.model, self.frames, self.settings)
+        return Run(tracker, self.embedding, anchors, span, self._mask_of, self.settings)
 
     def _mask_of(self, object_id: int, frame: int) -> np.ndarray:
         return self.store.read(frame) == object_id

@@ -10,10 +10,10 @@ import numpy as np
 
 from napari_segany.core.boxes import box_iou
 from napari_segany.core.motion import BoxMotion
-from napari_segany.core.protocols import FrameSource, StackModel
+from napari_segany.core.protocols import FrameSource
 from napari_segany.core.settings import PropagationSettings, TrackSettings
 from napari_segany.session.association import assign, similarity
-from napari_segany.session.carrying import CarryingTracker
+from napari_segany.session.carrying import begin_memory
 from napari_segany.session.compose import compose
 from napari_segany.session.concept_tracking import DIVIDED, PART, AssignedRun
 
@@ -63,7 +63,7 @@ def find_solids(model: Any, planes: FrameSource, concepts: Sequence[Any], settin
         Of the run in depth; its `divisions` do not count.
     """
     depth, height, width = planes.shape[:3]
-    memory = model.tracker(depth) if isinstance(model, StackModel) else CarryingTracker(model, PropagationSettings())
+    memory = begin_memory(model, depth, PropagationSettings())
     run = AssignedRun(
         model,
         memory,

@@ -59,6 +59,7 @@ def train_nano(
     from napari_segany.models.nano.weights import save_weights
     from napari_segany.training.run import TrainingConfig, train
     from napari_segany.training.scores import train_scores
+    from napari_segany.training.volumes import train_volumes
     from napari_segany.training.words import train_words
 
     numbers = TrainingConfig() if config is None else TrainingConfig.read(config)
@@ -68,6 +69,7 @@ def train_nano(
         network = train(data, out, numbers, start, progress).cpu()
         train_words(data, network, numbers.word_crops, seed=numbers.seed, progress=progress)
         train_scores(data, network, numbers.score_images, seed=numbers.seed, progress=progress)
+        train_volumes(data, network.volume, numbers.volume_minutes, seed=numbers.seed, progress=progress)
         save_weights(network, out / "nano.safetensors")
     except OSError as error:
         reason = error.strerror or error

@@ -22,7 +22,7 @@ class Optimiser:
     """
 
     def __init__(self, model: nn.Module, learning_rate: float, weight_decay: float) -> None:
-        layers = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+        layers = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d | nn.Conv3d | nn.Linear)]
         known = {id(weight) for weight in layers}
         # The same memory as the weights, seen as matrices.
         self._matrices = [(weight, nn.Parameter(weight.detach().flatten(1))) for weight in layers]

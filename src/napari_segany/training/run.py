@@ -25,8 +25,9 @@ from napari_segany.training.mixture import Mixture
 from napari_segany.training.nano import train_step
 from napari_segany.training.optimiser import Optimiser
 
-#: Of the checkpoints that a training leaves; the network of the first had no `MaskIoUHead`.
-VERSION = 2
+#: Of the checkpoints that a training leaves; the network of the first had no `MaskIoUHead`, of the second no
+#: `VolumeNetwork`.
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class TrainingConfig:
         Generated images of each kind held at once; they are renewed all the time.
     word_crops, score_images : int
         Crops from which words, and then images from which to score masks is learned afterwards.
+    volume_minutes : float
+        And then, for how long to learn to draw whole objects in space.
     seed : int
     device : str
         "auto" takes a GPU when there is one.
@@ -73,6 +76,7 @@ class TrainingConfig:
     per_kind: int = 24
     word_crops: int = 2500
     score_images: int = 400
+    volume_minutes: float = 60.0
     seed: int = 0
     device: str = "auto"
 

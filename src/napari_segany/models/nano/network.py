@@ -19,6 +19,7 @@ from napari_segany.models.layers.long_attention import attention
 from napari_segany.models.nano.concepts import ConceptHead
 from napari_segany.models.nano.judge import Judge
 from napari_segany.models.nano.mask_iou_head import MaskIoUHead
+from napari_segany.models.nano.volume_network import VolumeNetwork
 
 #: Side of the decoder's window in pixels of the level it works on.
 WINDOW = 256
@@ -44,6 +45,8 @@ class NanoConfig:
         Channels of the features handed to the decoder at strides 4 and 8.
     decoder_width, decoder_depth, decoder_heads : int
         Channels, blocks and heads of the decoder's attention at stride 16.
+    volume_widths : 3 ints
+        See `VolumeNetwork`.
     """
 
     stem: int = 32
@@ -54,6 +57,7 @@ class NanoConfig:
     decoder_width: int = 128
     decoder_depth: int = 3
     decoder_heads: int = 2
+    volume_widths: tuple[int, int, int] = (32, 64, 96)
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -254,7 +258,7 @@ class Decoder(nn.Module):
 
 
 class Nano(nn.Module):
-    """Encoder, decoder, judge and words, with the numbers that shaped them."""
+    """Encoder, decoder, judge, words and what draws volumes, with the numbers that shaped them."""
 
     def __init__(self, config: NanoConfig | None = None) -> None:
         super().__init__()
@@ -263,3 +267,4 @@ class Nano(nn.Module):
         self.decoder = Decoder(self.config)
         self.judge = Judge(MASKS)
         self.concepts = ConceptHead(self.config.coarse)
+        self.volume = VolumeNetwork(self.config.volume_widths)

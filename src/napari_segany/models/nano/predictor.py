@@ -32,6 +32,7 @@ from napari_segany.models.nano.proposals import BLANK, FIRST_LOOK, basins, suita
 from napari_segany.models.nano.survey import Survey
 from napari_segany.models.nano.tracker import NanoTracker
 from napari_segany.models.nano.views import OUTSIDE, Answer, Seen, View, nearer, search_views, view_of, vote
+from napari_segany.models.nano.volume_network import VOLUME_WINDOW
 from napari_segany.models.nano.windows import to_windows
 from napari_segany.models.packing import fingerprint, from_half, to_half
 
@@ -62,6 +63,7 @@ class NanoModel:
     family = "nano"
     capabilities = frozenset({"image", "stack", "concept"})
     words = (*CONCEPTS, *ANYTHING)
+    volume_window = VOLUME_WINDOW
     #: Its proposals come one to an object, so overlaps are duplicates.
     everything_settings = EverythingSettings(
         score_threshold=0.2, stability_threshold=0.25, overlap_threshold=0.4, contained_threshold=0.6, min_area=16
@@ -81,6 +83,7 @@ class NanoModel:
         if device.type == "cpu":
             # Images come with their colours last, and convolutions that stay so are a quarter faster.
             self.network.encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self.network.volume.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
 
     @in_memory
     @torch.inference_mode()
@@ -261,6 +264,21 @@ class NanoModel:
     def tracker(self, frames: int, motion: bool = False) -> NanoTracker:
         """A fresh memory for objects on a stack; see `StackModel.tracker`."""
         return NanoTracker(self, motion)
+
+    @torch.inference_mode()
+    def complete(self, pixels: np.ndarray, given: np.ndarray, seen: np.ndarray) -> np.ndarray:
+        """Draw objects in windows around them; see `VolumeModel.complete`."""
+        drawn = np.zeros(pixels.shape, dtype=np.float32)
+
+        def draw(part: Sequence[int]) -> None:
+            windows = (
+                torch.from_numpy(values[part]).to(device=self.device, dtype=self.dtype)
+                for values in (pixels, given, seen)
+            )
+            drawn[part] = self.network.volume(*windows).float().cpu().numpy()
+
+        in_batches(range(len(pixels)), BATCH, draw)
+        return drawn
 
     def look(
         self,

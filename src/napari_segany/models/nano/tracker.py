@@ -72,6 +72,8 @@ class NanoTracker:
         Look for an object where its movement leads, not where it was last.
     """
 
+    encodes = True
+
     def __init__(self, model: NanoModel, motion: bool = False) -> None:
         self.model, self.motion = model, motion
         self.moving: dict[tuple[int, bool], tuple[int, BoxMotion]] = {}

@@ -21,8 +21,8 @@ from napari_segany.models.nano.mask_iou_head import MaskIoUHead
 from napari_segany.models.nano.network import MASKS, Nano, NanoConfig
 from napari_segany.models.nano.predictor import NanoModel
 
-#: Of the file; those without are of the first, which has no `MaskIoUHead`.
-VERSION = 2
+#: Of the file; those without are of the first, which has no `MaskIoUHead`, and those before 3 no `VolumeNetwork`.
+VERSION = 3
 #: Channels and depths above this are those of no network of ours.
 LARGEST = 512
 #: What the judge looked at before it was shown how far looks agree. What a person taught a model then, or before there
@@ -30,6 +30,8 @@ LARGEST = 512
 EARLIER_FIGURES = 17
 #: Names of the weights of `MaskIoUHead`.
 HEAD = "decoder.mask_iou."
+#: Names of the weights of `VolumeNetwork`.
+VOLUME = "volume."
 
 
 def save_weights(model: Nano, path: Path, provenance: Mapping[str, Any] | None = None) -> None:
@@ -67,7 +69,8 @@ def load_nano(device: torch.device, dtype: torch.dtype, path: Path | None = None
     CheckpointError
         The file is damaged or was not written by `save_weights`.
     """
-    source = path or Path(str(files("napari_segany.models.nano") / "nano.safetensors"))
+    shipped = Path(str(files("napari_segany.models.nano") / "nano.safetensors"))
+    source = path or shipped
     try:
         with safe_open(source, framework="pt") as file:
             metadata = file.metadata()
@@ -84,6 +87,10 @@ def load_nano(device: torch.device, dtype: torch.dtype, path: Path | None = None
     if is_nano(state) and not any(key.startswith(HEAD) for key in state):
         head = MaskIoUHead(MASKS, config.coarse, config.decoder_width)
         state |= {f"{HEAD}{name}": value for name, value in head.state_dict().items()}
+    if is_nano(state) and not any(key.startswith(VOLUME) for key in state):
+        # A person teaches nothing of it, so that of the package serves as well.
+        with safe_open(shipped, framework="pt") as file:
+            state |= {key: file.get_tensor(key).float() for key in file.keys() if key.startswith(VOLUME)}  # noqa: SIM118
     layout = Layout("nano", lambda _: "nano", dict, lambda _: Nano(config))
     network = build(state, layout, "nano", str(source))
     assert isinstance(network, Nano)

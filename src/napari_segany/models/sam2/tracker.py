@@ -63,6 +63,8 @@ class Sam2Tracker:
         Let motion help to choose masks and frames to remember; see `MotionSelection`.
     """
 
+    encodes = True
+
     def __init__(self, model: Sam2Model, frames: int, motion: bool = False) -> None:
         self.model, self.network = model, model.network
         self.selections = {backward: MotionSelection() for backward in (False, True)} if motion else {}

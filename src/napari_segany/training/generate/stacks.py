@@ -12,7 +12,7 @@ from napari_segany.training.generate.shapes import blob, draw, pack
 Shape3D = tuple[int, int, int]
 
 
-def _record(rng: Rng, image: np.ndarray, noise: float) -> np.ndarray:
+def record(rng: Rng, image: np.ndarray, noise: float) -> np.ndarray:
     """Add photon and read-out noise to a float stack and digitise it as a whole."""
     peak = 0.15 / max(noise, 1e-3) ** 2
     noisy = rng.poisson(np.clip(image, 0, None) * peak) / peak
@@ -21,21 +21,21 @@ def _record(rng: Rng, image: np.ndarray, noise: float) -> np.ndarray:
     return (np.clip((noisy - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
 
-def _number(labels: np.ndarray) -> np.ndarray:
+def number(labels: np.ndarray) -> np.ndarray:
     """Renumber labels from 1 without gaps, int32."""
     ids, inverse = np.unique(labels, return_inverse=True)
     numbers = np.arange(len(ids)) + (0 if ids[0] == 0 else 1)
     return numbers[inverse].reshape(labels.shape).astype(np.int32)
 
 
-def _brightness(rng: Rng, labels: np.ndarray, low: float, high: float) -> np.ndarray:
+def brightness(rng: Rng, labels: np.ndarray, low: float, high: float) -> np.ndarray:
     """One brightness for each object, 0 outside of them, (N, H, W) float32."""
     brightness = rng.uniform(low, high, labels.max() + 1).astype(np.float32)
     brightness[0] = 0.0
     return brightness[labels]
 
 
-def _see(image: np.ndarray, psf: float, along: float) -> np.ndarray:
+def see(image: np.ndarray, psf: float, along: float) -> np.ndarray:
     """Blur a float stack by `psf` pixels in the planes and `along` planes across them."""
     from scipy.ndimage import gaussian_filter
 
@@ -89,10 +89,10 @@ def nuclei_3d(
         wins = r < nearest[window]
         labels[window][wins] = value
         nearest[window][wins] = r[wins]
-    labels = _number(labels)
-    image = _brightness(rng, labels, dimmest, 1.0) * (1 + 0.25 * smooth_noise(rng, shape, (1.5, 3, 3)))
-    image = _see(image, psf, along) * np.exp(-np.arange(depth) / (1.5 * depth))[:, None, None] + 0.06
-    return _record(rng, image.astype(np.float32), noise), labels
+    labels = number(labels)
+    image = brightness(rng, labels, dimmest, 1.0) * (1 + 0.25 * smooth_noise(rng, shape, (1.5, 3, 3)))
+    image = see(image, psf, along) * np.exp(-np.arange(depth) / (1.5 * depth))[:, None, None] + 0.06
+    return record(rng, image.astype(np.float32), noise), labels
 
 
 def cells_timelapse(
@@ -124,10 +124,10 @@ def cells_timelapse(
             draw(labels[frame], outline, i + 1, below=True)
         velocity = 0.9 * velocity + rng.normal(0, 0.45 * speed, velocity.shape)
         centres[:, :2] += velocity
-    labels = _number(labels)
-    image = np.stack([blur(plane, 1.2) for plane in _brightness(rng, labels, 0.5, 1.0)])
+    labels = number(labels)
+    image = np.stack([blur(plane, 1.2) for plane in brightness(rng, labels, 0.5, 1.0)])
     image = image * np.exp(-np.arange(count) / (2.5 * count))[:, None, None] + 0.08
-    return _record(rng, image.astype(np.float32), noise), labels
+    return record(rng, image.astype(np.float32), noise), labels
 
 
 def membranes_3d(
@@ -164,15 +164,15 @@ def membranes_3d(
         place = np.clip(np.rint([z / anisotropy, y / stretch, x]).astype(int), 0, np.array(shape) - 1)
         seeds[tuple(place)] = value
     nearest = distance_transform_edt(seeds == 0, sampling=spacing, return_distances=False, return_indices=True)
-    labels = _number(seeds[tuple(nearest)])
+    labels = number(seeds[tuple(nearest)])
     edge = np.zeros(shape, dtype=bool)
     for axis in range(3):
         a, w = np.moveaxis(labels, axis, 0), np.moveaxis(edge, axis, 0)
         w[1:] |= a[1:] != a[:-1]
     distance = distance_transform_edt(~edge, sampling=spacing)
     stain = (1 + 0.3 * smooth_noise(rng, shape, (4, 15, 15))).clip(0.2)
-    image = np.maximum(np.exp(-((distance / wall) ** 2)) * stain, _brightness(rng, labels, 0.0, inside))
-    return _record(rng, (_see(image, psf, along) + 0.08).astype(np.float32), noise), labels
+    image = np.maximum(np.exp(-((distance / wall) ** 2)) * stain, brightness(rng, labels, 0.0, inside))
+    return record(rng, (see(image, psf, along) + 0.08).astype(np.float32), noise), labels
 
 
 def varied(rng: Rng) -> Drawn:
@@ -187,7 +187,7 @@ def varied(rng: Rng) -> Drawn:
         noise, psf = log_uniform(rng, 0.02, 0.6), log_uniform(rng, 0.4, 0.18 * small + 0.3)
         return nuclei_3d(
             rng, (20, 144, 144), anisotropy, radius, rng.uniform(0.8, 1.3), rng.uniform(0.15, 0.8),
-            psf, _axial(rng, psf, anisotropy), noise,
+            psf, axial_blur(rng, psf, anisotropy), noise,
         )  # fmt: skip
     if kind == "cells":
         return cells_timelapse(rng, (16, 160, 160), radius, rng.uniform(0.9, 1.5), log_uniform(rng, 0.3, 3), noise)
@@ -195,11 +195,11 @@ def varied(rng: Rng) -> Drawn:
     psf = log_uniform(rng, 0.3, 0.3 * small)
     return membranes_3d(
         rng, (20, 128, 128), anisotropy, (1.2 * radius[0], 1.2 * radius[1]), log_uniform(rng, 0.8, 0.4 * small),
-        psf, _axial(rng, psf, anisotropy), inside, log_uniform(rng, 1, 2), noise * rng.uniform(0.2, 1),
+        psf, axial_blur(rng, psf, anisotropy), inside, log_uniform(rng, 1, 2), noise * rng.uniform(0.2, 1),
     )  # fmt: skip
 
 
-def _axial(rng: Rng, psf: float, anisotropy: float) -> float:
+def axial_blur(rng: Rng, psf: float, anisotropy: float) -> float:
     """Blur across planes: a microscope sees one and a half to three and a half times less along its axis.
 
     So an object is still seen, dim, where it has ended already.
