@@ -13,7 +13,7 @@ from napari_segany.models.nano.volume_network import VOLUME_WINDOW, VolumeNetwor
 from napari_segany.training import volumes
 from napari_segany.training.generate.stacks import nuclei_3d
 from napari_segany.training.generate.volumes import bent, deep, tissue_3d
-from napari_segany.training.volumes import Volume, Window, draw, train_volumes, volume_loss, windows
+from napari_segany.training.volumes import Volume, Window, draw, stacked, train_volumes, volume_loss, windows
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -109,8 +109,7 @@ def test_a_network_learns_and_is_saved_on_the_way(monkeypatch: pytest.MonkeyPatc
     network = VolumeNetwork((8, 8, 16)).eval().requires_grad_(False)
 
     def loss() -> float:
-        shown = (torch.stack([getattr(window, name) for window in batch]) for name in ("pixels", "given", "seen"))
-        return float(volume_loss(network(*shown), batch))
+        return float(volume_loss(network(*stacked(batch, "pixels", "given", "seen")), batch))
 
     before, saved = loss(), []
     train_volumes(None, network, 0.2, save=lambda: saved.append(loss()))

@@ -155,3 +155,8 @@ def to_rgb(image: np.ndarray, intensity: IntensityRange | None = None) -> np.nda
     if count == 2:
         return np.concatenate([scaled, scaled.mean(axis=-1, keepdims=True)], axis=-1)
     return np.ascontiguousarray(scaled[..., :3])
+
+
+def to_gray(image: np.ndarray, intensity: IntensityRange | None = None) -> np.ndarray:
+    """Stretch an image to one brightness in 0-255, the mean of what `to_rgb` gives; (H, W) float32."""
+    return to_rgb(image, intensity).mean(axis=-1)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from napari_segany.core.boxes import Box
+from napari_segany.core.boxes import Box, meeting
 from napari_segany.core.errors import UnreadableError
-from napari_segany.core.intensity import to_rgb
+from napari_segany.core.intensity import to_gray
 from napari_segany.core.masks import LogitsGrid, linear_interpolation
 
 if TYPE_CHECKING:
@@ -125,8 +125,9 @@ class VolumeWindow:
         """A mask, `patch` (h, w) bool in its `box`, in the cells; (side, side) bool."""
         y0, x0, y1, x1 = self.box
         own = np.zeros((y1 - y0, x1 - x0), dtype=bool)
-        top, left, bottom, right = max(y0, box[0]), max(x0, box[1]), min(y1, box[2]), min(x1, box[3])
-        if bottom > top and right > left:
+        shared = meeting(self.box, box)
+        if shared is not None:
+            top, left, bottom, right = shared
             part = patch[top - box[0] : bottom - box[0], left - box[1] : right - box[1]]
             own[top - y0 : bottom - y0, left - x0 : right - x0] = part
         return (self.sampled(own, (y0, x0)) > 0.5) & self.inside
@@ -197,4 +198,4 @@ def read_windows(frames: FrameSource, windows: Sequence[VolumeWindow]) -> Shown:
 def _brightness(frames: FrameSource, frame: int, box: Sequence[int]) -> np.ndarray:
     """A part of a plane from 0 to 1, (h, w) float32; the mean of its colours."""
     part = np.asarray(frames.plane(frame)[box[0] : box[2], box[1] : box[3]])
-    return to_rgb(part, frames.intensity).mean(axis=-1) / 255.0
+    return to_gray(part, frames.intensity) / 255.0

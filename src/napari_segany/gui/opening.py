@@ -15,8 +15,8 @@ from napari_segany.gui.geometry import full_data
 from napari_segany.gui.output import has_session
 from napari_segany.gui.stack_view import PlaneStack, StackView
 
-#: Names of an axis that is time, and of one that is depth.
-TIME, DEPTH = ("t", "time", "frame"), ("z", "depth", "slice")
+#: Whether an axis of such a name is depth; else it is time.
+IS_DEPTH = {"t": False, "time": False, "frame": False, "z": True, "depth": True, "slice": True}
 #: Labels on disk that a window of this process writes; the lock on them keeps out other processes only.
 _in_use: dict[Path, api.Session] = {}
 
@@ -40,25 +40,24 @@ def open_session(image: Image, view: StackView, model: ImageModel, labels: Label
         See `napari_segany.Session`.
     """
     planes = PlaneStack(full_data(image), view)
-    along = "" if view.axis is None else str(image.axis_labels[view.axis]).lower()
-    axes = (("t" if along in TIME else "z") + "yxc")[: planes.ndim]
+    depth = None if view.axis is None else IS_DEPTH.get(str(image.axis_labels[view.axis]).lower())
+    axes = (("t" if depth is False else "z") + "yxc")[: planes.ndim]
     if not isinstance(labels, Path):
-        return _as_named(api.Session(planes, model=model, labels=labels, axes=axes), along)
+        return _as_named(api.Session(planes, model=model, labels=labels, axes=axes), depth)
     if labels in _in_use:
         raise StorageError(f"{labels.name} is open in another window; choose a labels layer of its own for this one.")
     if labels == Path(image.source.path):
         session = _open_inside(image, planes, model, labels)
     elif has_session(labels):
-        session = _as_named(api.Session.open(labels, stack=planes, model=model), along)
+        session = _as_named(api.Session.open(labels, stack=planes, model=model), depth)
     else:
-        session = _as_named(api.Session(planes, model=model, labels=labels, axes=axes), along)
+        session = _as_named(api.Session(planes, model=model, labels=labels, axes=axes), depth)
     _in_use[labels] = session
     return session
 
 
-def _as_named(session: api.Session, along: str) -> api.Session:
+def _as_named(session: api.Session, depth: bool | None) -> api.Session:
     """Let a session take its axis for what the layer calls it; what has no name is found out when it matters."""
-    depth = False if along in TIME else True if along in DEPTH else None
     session.settings = replace(session.settings, depth=depth)
     return session
 

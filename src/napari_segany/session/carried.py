@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,15 @@ from napari_segany.core.settings import PropagationSettings
 def as_prompt(anchor: Prompt | Carried) -> Prompt:
     """What to ask where an object is known, by its prompts or by the mask given."""
     return Prompt(mask=mask_logits(anchor.mask)) if isinstance(anchor, Carried) else anchor
+
+
+def by_frame(anchors: Mapping[int, Mapping[int, Prompt | Carried]]) -> dict[int, dict[int, Prompt | Carried]]:
+    """What is known of objects (by id) on frames, as frame -> object id -> it; frames in order."""
+    found: dict[int, dict[int, Prompt | Carried]] = {}
+    for object_id, own in anchors.items():
+        for frame, anchor in own.items():
+            found.setdefault(frame, {})[object_id] = anchor
+    return dict(sorted(found.items()))
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from napari_segany.core.errors import UnreadableError
 from napari_segany.core.masks import Candidates, sigmoid
+from napari_segany.core.parts import in_parts
 from napari_segany.core.prompts import Prompt
 from napari_segany.core.protocols import Embedding, FrameSource, VolumeModel
 from napari_segany.core.volume_windows import VolumeWindow, read_windows
@@ -50,15 +52,16 @@ class Drawn:
         """Whether the window shows a plane, and all that it showed of the object in its middle on the way there."""
         if frame not in self.window.frames:
             return False
-        middle = self.window.frame
-        way = range(middle, frame, 1 if frame > middle else -1)[1:]
-        return self._is_cut(middle) or not any(map(self._is_cut, (*way, frame)))
+        middle, at = self.window.shape.reach, frame - self.window.frames.start
+        way = self._is_cut[middle + 1 : at + 1] if at > middle else self._is_cut[at:middle]
+        return bool(self._is_cut[middle] or not way.any())
 
-    def _is_cut(self, frame: int) -> bool:
-        """Whether the object lies on the window's edge where the image goes on."""
-        edge = np.ones(self.window.inside.shape, dtype=bool)
+    @cached_property
+    def _is_cut(self) -> np.ndarray:
+        """(depth,) bool: whether the object lies on the window's edge where the image goes on."""
+        edge = self.window.inside.copy()
         edge[1:-1, 1:-1] = False
-        return bool((self.logits[frame - self.window.frames.start][edge & self.window.inside] > 0).any())
+        return np.asarray((self.logits[:, edge] > 0).any(axis=1))
 
 
 class CompletingTracker:
@@ -142,7 +145,7 @@ class CompletingTracker:
         for object_id, middle in wanted.items():
             by_middle[middle].append(object_id)
         for middle, together in by_middle.items():
-            for part in _parts(together):
+            for part in in_parts(together, TOGETHER):
                 self._draw_around(middle, part)
 
     def _draw_around(self, middle: int, objects: Sequence[int]) -> None:
@@ -189,8 +192,3 @@ def _connected(logits: np.ndarray, told: np.ndarray) -> np.ndarray:
     parts, _ = ndimage.label((logits > 0) | told, structure=np.ones((3, 3, 3)))
     own = np.unique(parts[told])
     return np.where(np.isin(parts, own) & (parts > 0), logits, np.minimum(logits, OUTSIDE))
-
-
-def _parts(objects: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(objects), TOGETHER):
-        yield objects[start : start + TOGETHER]

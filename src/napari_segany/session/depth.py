@@ -10,7 +10,7 @@ from napari_segany.core.errors import UnreadableError
 from napari_segany.core.prompts import Prompt
 from napari_segany.core.protocols import Embedding, FrameSource, Tracker, VolumeModel
 from napari_segany.core.settings import PropagationSettings
-from napari_segany.session.carried import Carried, as_prompt
+from napari_segany.session.carried import Carried, as_prompt, by_frame
 from napari_segany.session.carrying import begin_memory
 from napari_segany.session.completing import CompletingTracker
 
@@ -39,12 +39,9 @@ def goes_through_depth(
         Those on the frame that has most of them are tried.
     settings : PropagationSettings
     """
-    known: dict[int, dict[int, Prompt]] = {}
-    for object_id, own in anchors.items():
-        for frame, anchor in own.items():
-            known.setdefault(frame, {})[object_id] = as_prompt(anchor)
+    known = by_frame(anchors)
     middle = max(known, key=lambda frame: len(known[frame]))
-    given = dict(sorted(known[middle].items())[:OBJECTS])
+    given = {i: as_prompt(anchor) for i, anchor in sorted(known[middle].items())[:OBJECTS]}
     ways = [
         range(middle + 1, min(middle + 1 + FRAMES, len(frames))),
         range(middle - 1, max(middle - 1 - FRAMES, -1), -1),

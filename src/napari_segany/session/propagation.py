@@ -11,7 +11,7 @@ import numpy as np
 from napari_segany.core.prompts import Prompt
 from napari_segany.core.protocols import Embedding, FrameSource, ImageModel, Tracker, VolumeModel
 from napari_segany.core.settings import PropagationSettings
-from napari_segany.session.carried import Carried, as_prompt
+from napari_segany.session.carried import Carried, as_prompt, by_frame
 from napari_segany.session.carrying import begin_memory
 from napari_segany.session.completing import CompletingTracker
 
@@ -103,12 +103,8 @@ class Run:
         self.known = self._learn(anchors)
 
     def _learn(self, anchors: Mapping[int, Anchors]) -> dict[int, dict[int, Carried]]:
-        by_frame: dict[int, dict[int, Prompt | Carried]] = {}
-        for object_id, own in anchors.items():
-            for frame, anchor in own.items():
-                by_frame.setdefault(frame, {})[object_id] = anchor
         known: dict[int, dict[int, Carried]] = {object_id: {} for object_id in anchors}
-        for frame, given in sorted(by_frame.items()):
+        for frame, given in by_frame(anchors).items():
             prompts = {i: as_prompt(anchor) for i, anchor in given.items()}
             answers = self.tracker.condition(frame, self.embed(frame), prompts)
             for i, anchor in given.items():

@@ -55,6 +55,24 @@ def train_head(
     head.eval().requires_grad_(False)
 
 
+def read_command(description: str | None, what: str, count: float) -> argparse.Namespace:
+    """Read a command line that names what to learn from and a weight file: data, weights, count and seed.
+
+    Parameters
+    ----------
+    description : str
+        Of the command.
+    what, count : str and number
+        Name of the option that says how much to learn, and what it is without it.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of annotated images with an index.json")
+    parser.add_argument("--weights", type=Path, required=True, help="weight file of nano, which is changed")
+    parser.add_argument(f"--{what}", dest="count", type=type(count), default=count)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args()
+
+
 def teach_weight_file(
     description: str | None, what: str, count: int, train: Callable[[Path | None, Nano, int, int], str]
 ) -> None:
@@ -69,12 +87,7 @@ def teach_weight_file(
     train : callable
         Takes the data, the network, that number and the seed, and says how it went.
     """
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--data", type=Path, help="folder of annotated images with an index.json")
-    parser.add_argument("--weights", type=Path, required=True, help="weight file of nano, which is changed")
-    parser.add_argument(f"--{what}", dest="count", type=int, default=count)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = read_command(description, what, count)
     network = load_nano(torch.device("cpu"), torch.float32, args.weights).network
     print(train(args.data, network, args.count, args.seed))
     save_weights(network, args.weights)

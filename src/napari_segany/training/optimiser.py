@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import AdamW, Muon
 
@@ -52,3 +54,16 @@ class Optimiser:
         """Take up a state made by `state_dict`."""
         self._muon.load_state_dict(state["muon"])
         self._adamw.load_state_dict(state["adamw"])
+
+
+def rate_at(share: float, step: int, warmup: int) -> float:
+    """Share of the highest learning rate: it rises over the first steps and falls by a cosine over a training."""
+    return min((step + 1) / warmup, 0.5 * (1 + math.cos(math.pi * share)) + 0.01)
+
+
+@torch.no_grad()
+def average_in(average: nn.Module, model: nn.Module, step: int, ema: float) -> None:
+    """Move averaged weights towards those after a step, the first ones fast; afterwards they decay by `ema`."""
+    decay = min(ema, (step + 1) / (step + 10))
+    for kept, weight in zip(average.parameters(), model.parameters(), strict=True):
+        kept.lerp_(weight, 1 - decay)

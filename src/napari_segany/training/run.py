@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import time
 import tomllib
 from collections.abc import Callable
@@ -23,7 +22,7 @@ from napari_segany.models.nano.weights import save_weights
 from napari_segany.training.course import Course
 from napari_segany.training.mixture import Mixture
 from napari_segany.training.nano import train_step
-from napari_segany.training.optimiser import Optimiser
+from napari_segany.training.optimiser import Optimiser, average_in, rate_at
 
 #: Of the checkpoints that a training leaves; the network of the first had no `MaskIoUHead`, of the second no
 #: `VolumeNetwork`.
@@ -157,16 +156,12 @@ def train(
         share = elapsed / (60 * config.minutes)
         if share >= 1:
             break
-        rate = config.learning_rate * min((step + 1) / config.warmup, 0.5 * (1 + math.cos(math.pi * share)) + 0.01)
         loss, figures = train_step(model, batch, rng)
         model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step(rate)
-        decay = min(config.ema, (step + 1) / (step + 10))
-        with torch.no_grad():
-            for kept, weight in zip(average.parameters(), model.parameters(), strict=True):
-                kept.lerp_(weight, 1 - decay)
+        optimiser.step(config.learning_rate * rate_at(share, step, config.warmup))
+        average_in(average, model, step, config.ema)
         step += 1
         for name, value in {"loss": float(loss.detach()), **figures}.items():
             sums.setdefault(name, []).append(value)

@@ -6,7 +6,6 @@ goes on from what the weight file holds, and writes it now and then.
 
 from __future__ import annotations
 
-import argparse
 import copy
 import math
 import time
@@ -20,7 +19,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_segany.core.intensity import DEFAULT_PERCENTILES, estimate_range, to_rgb
+from napari_segany.core.intensity import DEFAULT_PERCENTILES, estimate_range, to_gray
 from napari_segany.core.masks import bounding_box
 from napari_segany.core.volume_windows import size_of
 from napari_segany.models.nano.network import Nano
@@ -29,7 +28,8 @@ from napari_segany.models.nano.weights import load_nano, save_weights
 from napari_segany.training.folder import read_stacks
 from napari_segany.training.generate.fields import Rng, chance
 from napari_segany.training.generate.volumes import deep
-from napari_segany.training.optimiser import Optimiser
+from napari_segany.training.heads import read_command
+from napari_segany.training.optimiser import Optimiser, average_in, rate_at
 
 #: Share of the windows from real stacks.
 REAL = 0.35
@@ -123,7 +123,7 @@ def _real(data: Path) -> list[Volume]:
     for pairs in read_stacks(data).values():
         for pixels, labels in pairs:
             intensity = estimate_range(pixels, DEFAULT_PERCENTILES)
-            shown = np.stack([to_rgb(plane, intensity).mean(axis=-1) for plane in pixels]).astype(np.uint8)
+            shown = np.stack([to_gray(plane, intensity) for plane in pixels]).astype(np.uint8)
             found.append(Volume.of(shown, labels.astype(np.int32)))
     return [volume for volume in found if volume.spans]
 
@@ -231,13 +231,18 @@ def _spoiled(mask: np.ndarray, rng: Rng) -> np.ndarray:
     return other if other.any() else mask
 
 
+def stacked(windows: Sequence[Window], *names: str) -> list[Tensor]:
+    """Attributes of windows as one tensor each, (P, ...)."""
+    return [torch.stack([getattr(window, name) for window in windows]) for name in names]
+
+
 def volume_loss(logits: Tensor, windows: Sequence[Window]) -> Tensor:
     """Cross-entropy over cells, in units of the object's size, and Dice loss on each plane that has the object.
 
     The mean over planes is what counts when an object is followed. A plane
     on which the true mask was given counts a tenth.
     """
-    own, seen, told = (torch.stack([getattr(window, name) for window in windows]) for name in ("own", "seen", "told"))
+    own, seen, told = stacked(windows, "own", "seen", "told")
     wrong = F.binary_cross_entropy_with_logits(logits, own, reduction="none") * seen
     entropy = wrong.sum(dim=(1, 2, 3)) / (6 * own.sum(dim=(1, 2, 3)) + 200)
     inside = logits.sigmoid() * seen
@@ -277,18 +282,14 @@ def train_volumes(
     losses: list[float] = []
     while (share := (time.monotonic() - began) / (60 * minutes)) < 1:
         batch = [next(drawn) for _ in range(AT_ONCE)]
-        shown = (torch.stack([getattr(window, name) for window in batch]) for name in ("pixels", "given", "seen"))
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits = learner(*shown)
+            logits = learner(*stacked(batch, "pixels", "given", "seen"))
         loss = volume_loss(logits.float(), batch)
         learner.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
-        optimiser.step(LEARNING_RATE * min((step + 1) / WARMUP, 0.5 * (1 + math.cos(math.pi * share)) + 0.01))
-        decay = min(EMA, (step + 1) / (step + 10))
-        with torch.no_grad():
-            for kept, weight in zip(network.parameters(), learner.parameters(), strict=True):
-                kept.lerp_(weight, 1 - decay)
+        optimiser.step(LEARNING_RATE * rate_at(share, step, WARMUP))
+        average_in(network, learner, step, EMA)
         step += 1
         losses.append(loss.item())
         if progress is not None and step % 100 == 0:
@@ -302,18 +303,13 @@ def train_volumes(
 
 def main() -> None:
     """Read the command line and train."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, help="folder of annotated images with an index.json")
-    parser.add_argument("--weights", type=Path, required=True, help="weight file of nano, which is changed")
-    parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = read_command(__doc__, "minutes", 60.0)
     network: Nano = load_nano(torch.device("cpu"), torch.float32, args.weights).network
 
     def save() -> None:
         save_weights(network, args.weights)
 
-    train_volumes(args.data, network.volume, args.minutes, args.seed, print, save)
+    train_volumes(args.data, network.volume, args.count, args.seed, print, save)
     save()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from napari_segany.core.boxes import Box
 from napari_segany.core.masks import Candidates, bounding_box, mask_iou, paste
 from napari_segany.core.motion import BoxMotion
+from napari_segany.core.parts import in_parts
 from napari_segany.core.prompts import Prompt, mask_logits
 from napari_segany.models.nano.embedding import NanoEmbedding
 from napari_segany.models.nano.redrawing import Redrawn, as_given
@@ -84,7 +85,7 @@ class NanoTracker:
     def condition(self, frame: int, embedding: NanoEmbedding, given: Mapping[int, Prompt]) -> dict[int, Candidates]:
         """Learn objects on a frame; see `Tracker.condition`."""
         answers: dict[int, Candidates] = {}
-        for part in _parts(list(given)):
+        for part in in_parts(list(given), TOGETHER):
             answers.update(self._condition(frame, embedding, {i: given[i] for i in part}))
         return answers
 
@@ -141,7 +142,7 @@ class NanoTracker:
         nearest one it was given on in memory.
         """
         found: dict[int, Candidates] = {}
-        for part in _parts(list(objects)):
+        for part in in_parts(list(objects), TOGETHER):
             found.update(self._follow(frame, embedding, part, backward))
         return found
 
@@ -224,11 +225,6 @@ class NanoTracker:
         return {
             i: Memory(box, masks[i][box[0] : box[2], box[1] : box[3]], views[i], tokens[i]) for i, box in boxes.items()
         }
-
-
-def _parts(objects: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(objects), TOGETHER):
-        yield objects[start : start + TOGETHER]
 
 
 def _as_prompt(mask: np.ndarray) -> Prompt:

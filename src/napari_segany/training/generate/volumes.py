@@ -23,14 +23,8 @@ def tissue_3d(rng: Rng, shape: Shape3D, anisotropy: float, radius: tuple[float, 
     """Cells of very different sizes that touch along curved walls, in light from out of focus.
 
     A pixel belongs to the cell whose surface, a ball of its own radius, is
-    nearest (a Voronoi diagram with additive weights).
-
-    Parameters
-    ----------
-    shape : (N, H, W)
-    anisotropy : float
-        Distance of planes over the size of a pixel.
-    radius : (smallest, largest) in pixels
+    nearest (a Voronoi diagram with additive weights). See `nuclei_3d` for
+    the parameters.
     """
     from scipy.ndimage import distance_transform_edt
 
