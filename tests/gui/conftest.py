@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,15 @@ def what_is_there_is_not_searched_for_garbage() -> None:
     """napari collects garbage whenever a layer goes, which takes a second each time with all libraries loaded."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def garbage_is_collected_by_this_thread_alone() -> Iterator[None]:
+    """Qt hangs for good when another thread, of a Dask cluster for instance, happens to collect what was a widget."""
+    gc.disable()
+    yield
+    gc.collect()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)
