@@ -46,6 +46,20 @@ def test_brightness_and_contrast_do_not_matter(shipped: NanoModel) -> None:
     assert mask_iou(shipped.complete(pixels, given, seen) > 0, dim) > 0.97
 
 
+def test_a_window_that_is_turned_gives_the_same_answer_turned(shipped: NanoModel) -> None:
+    pixels, given, seen, _ = ball()
+    pixels[:, :, :, 30:] *= 0.6
+    pixels[:, 15:, :20] += 0.1
+    drawn = shipped.complete(pixels, given, seen)
+    turned = shipped.complete(*(np.rot90(values[:, ::-1], axes=(2, 3)) for values in (pixels, given, seen)))
+    assert np.abs(np.rot90(drawn[:, ::-1], axes=(2, 3)) - turned).max() < 1e-3
+    # The network by itself does not see to it.
+    network = shipped.network.volume
+    with torch.no_grad():
+        alone = network(*(torch.from_numpy(values.astype(np.float32)) for values in (pixels, given, seen))).numpy()
+    assert np.abs(alone - drawn).max() > 0.1
+
+
 def test_windows_are_drawn_alike_alone_and_together(shipped: NanoModel) -> None:
     pixels, given, seen, _ = ball(3)
     together = shipped.complete(pixels, given, seen)

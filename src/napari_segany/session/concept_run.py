@@ -120,18 +120,7 @@ class ConceptRun(ABC):
 
     def detect(self, embedding: Embedding) -> Detected:
         """Ask for every concept."""
-        answers = [
-            tidied(self.model.find(embedding, concept, self.settings.find), self.settings.find, best_first=False)
-            for concept in self.concepts
-        ]
-        carried = [
-            Carried(answer.shape, box, mask_logits(patch), float(score))
-            for answer in answers
-            for (box, patch), score in zip(answer.found(), answer.scores, strict=True)
-        ]
-        concepts = np.repeat(np.arange(len(answers)), [len(answer) for answer in answers])
-        looks = [answer.features for answer in answers if answer.features is not None]
-        return Detected(carried, concepts, np.concatenate(looks) if len(looks) == len(answers) else None)
+        return detect(self.model, self.concepts, embedding, self.settings)
 
     def teach(self, frame: int, embedding: Embedding, object_id: int, carried: Carried) -> None:
         """Let the memory learn a mask as the truth."""
@@ -141,3 +130,18 @@ class ConceptRun(ABC):
         """An id that no object has had."""
         self.next_id += 1
         return self.next_id - 1
+
+
+def detect(model: ConceptModel, concepts: Sequence[Any], embedding: Embedding, settings: TrackSettings) -> Detected:
+    """Ask a frame for every concept."""
+    answers = [
+        tidied(model.find(embedding, concept, settings.find), settings.find, best_first=False) for concept in concepts
+    ]
+    carried = [
+        Carried(answer.shape, box, mask_logits(patch), float(score))
+        for answer in answers
+        for (box, patch), score in zip(answer.found(), answer.scores, strict=True)
+    ]
+    known = np.repeat(np.arange(len(answers)), [len(answer) for answer in answers])
+    looks = [answer.features for answer in answers if answer.features is not None]
+    return Detected(carried, known, np.concatenate(looks) if len(looks) == len(answers) else None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +13,10 @@ from napari_segany.core.errors import InvalidPromptError
 from napari_segany.core.instances import Found, Instances
 from napari_segany.core.masks import bounding_box
 from napari_segany.core.prompts import check_boxes, check_region
-from napari_segany.core.protocols import ConceptModel
+from napari_segany.core.protocols import ConceptModel, VolumeModel
 from napari_segany.core.settings import FindSettings, TrackSettings
 from napari_segany.session.carrying import begin_memory
-from napari_segany.session.concept_run import ConceptRun
+from napari_segany.session.concept_run import ConceptRun, detect
 from napari_segany.session.concept_tracking import AssignedRun
 from napari_segany.session.everything import EverythingSearch, everything
 from napari_segany.session.finding import FindSearch, concept_model, find
@@ -24,6 +25,7 @@ from napari_segany.session.propagation import Visit
 from napari_segany.session.published_tracking import PublishedRun
 from napari_segany.session.tiling import Progress, Search, search
 from napari_segany.session.track_session import TrackSession
+from napari_segany.session.whole_tracking import WholeRun
 
 #: Objects shown as examples at most, when more of the same are to be suggested.
 EXAMPLES = 16
@@ -180,6 +182,10 @@ class ConceptSession(TrackSession):
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Find every object of a concept on every frame, and give each one id throughout.
 
+        In depth, models that draw whole objects draw those that are found on
+        planes, and the surest stay (`whole_tracking`); in time a memory
+        follows what is found (`concept_tracking`).
+
         Parameters
         ----------
         text : str or several, optional
@@ -194,7 +200,8 @@ class ConceptSession(TrackSession):
         Yields
         ------
         frame, labels
-            As `propagate` does, ``settings.delay`` frames after they were looked at.
+            As `propagate` does, ``settings.delay`` frames after they were looked at; in depth, when all objects on
+            them have been seen to their ends.
 
         Raises
         ------
@@ -211,13 +218,25 @@ class ConceptSession(TrackSession):
         concepts = [network.describe(checked_text(one), examples) for one in texts or [None]]
         taken = max(int(self.store.read(at).max()) for at in span)
         first = max(self.next_object_id(), taken + 1)
-        kind = PublishedRun if settings.rule == "published" else AssignedRun
         self._removed.clear()
+        if settings.rule == "assignment" and self._goes_through_depth(concepts, span, settings):
+            return self._track(WholeRun(network, self.frames, self.embedding, concepts, first, settings), span)
+        kind = PublishedRun if settings.rule == "published" else AssignedRun
         memory = begin_memory(network, len(self.frames), self.settings)
-        run = kind(network, memory, self.embedding, concepts, first, settings)
-        return self._track(run, span)
+        return self._track(kind(network, memory, self.embedding, concepts, first, settings), span)
 
-    def _track(self, run: ConceptRun, span: range) -> Iterator[tuple[int, np.ndarray]]:
+    def _goes_through_depth(self, concepts: Sequence[Any], span: range, settings: TrackSettings) -> bool:
+        """Whether objects are whole ones in space, and the model draws such; where nobody said, some are tried."""
+        if self.settings.motion or settings.divisions or not isinstance(self.model, VolumeModel):
+            return False
+        if self.settings.depth is None and span:
+            middle = span[len(span) // 2]
+            found = detect(self.model, concepts, self.embedding(middle), settings).carried  # type: ignore[arg-type]
+            if found:
+                self._find_out_depth({number: {middle: carried} for number, carried in enumerate(found)})
+        return bool(self.settings.depth)
+
+    def _track(self, run: ConceptRun | WholeRun, span: range) -> Iterator[tuple[int, np.ndarray]]:
         step = Step("track")
         try:
             for tracked in run.frames(span):

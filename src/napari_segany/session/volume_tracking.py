@@ -10,12 +10,13 @@ import numpy as np
 
 from napari_segany.core.boxes import box_iou
 from napari_segany.core.motion import BoxMotion
-from napari_segany.core.protocols import FrameSource
+from napari_segany.core.protocols import Embedding, FrameSource, VolumeModel
 from napari_segany.core.settings import PropagationSettings, TrackSettings
 from napari_segany.session.association import assign, similarity
 from napari_segany.session.carrying import begin_memory
 from napari_segany.session.compose import compose
 from napari_segany.session.concept_tracking import DIVIDED, PART, AssignedRun
+from napari_segany.session.whole_tracking import WholeRun
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,15 +64,17 @@ def find_solids(model: Any, planes: FrameSource, concepts: Sequence[Any], settin
         Of the run in depth; its `divisions` do not count.
     """
     depth, height, width = planes.shape[:3]
-    memory = begin_memory(model, depth, PropagationSettings())
-    run = AssignedRun(
-        model,
-        memory,
-        lambda z: model.embed(planes[z], planes.intensity),
-        concepts,
-        1,
-        replace(settings, rule="assignment", divisions=False),
-    )
+    settings = replace(settings, rule="assignment", divisions=False)
+
+    def embed(z: int) -> Embedding:
+        embedding: Embedding = model.embed(planes[z], planes.intensity)
+        return embedding
+
+    run: AssignedRun | WholeRun
+    if isinstance(model, VolumeModel):
+        run = WholeRun(model, planes, embed, concepts, 1, settings)
+    else:
+        run = AssignedRun(model, begin_memory(model, depth, PropagationSettings()), embed, concepts, 1, settings)
     labels = np.zeros((depth, height, width), dtype=np.int32)
     scores: dict[int, list[float]] = {}
     last: dict[int, int] = {}

@@ -237,19 +237,23 @@ def stacked(windows: Sequence[Window], *names: str) -> list[Tensor]:
 
 
 def volume_loss(logits: Tensor, windows: Sequence[Window]) -> Tensor:
-    """Cross-entropy over cells, in units of the object's size, and Dice loss on each plane that has the object.
+    """Cross-entropy over cells, in units of the object's size, and Dice loss on each plane and of the whole.
 
-    The mean over planes is what counts when an object is followed. A plane
-    on which the true mask was given counts a tenth.
+    The mean over planes that have the object is what counts when it is
+    followed, but says nothing of planes beyond its ends. A plane on which the
+    true mask was given counts a tenth.
     """
     own, seen, told = stacked(windows, "own", "seen", "told")
     wrong = F.binary_cross_entropy_with_logits(logits, own, reduction="none") * seen
     entropy = wrong.sum(dim=(1, 2, 3)) / (6 * own.sum(dim=(1, 2, 3)) + 200)
     inside = logits.sigmoid() * seen
     common, total = (inside * own).sum(dim=(2, 3)), (inside + own).sum(dim=(2, 3))
+    lacking = 1 - (2 * common + 1) / (total + 1)
     counts = own.amax(dim=(2, 3)) * (1 - 0.9 * told)
-    dice = ((1 - (2 * common + 1) / (total + 1)) * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
-    return (2 * entropy + dice).mean()
+    on_planes = (lacking * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
+    unsaid = 1 - 0.9 * told
+    whole = 1 - (2 * (common * unsaid).sum(dim=1) + 1) / ((total * unsaid).sum(dim=1) + 1)
+    return (2 * entropy + on_planes + whole).mean()
 
 
 def train_volumes(

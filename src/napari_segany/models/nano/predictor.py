@@ -275,7 +275,7 @@ class NanoModel:
                 torch.from_numpy(values[part]).to(device=self.device, dtype=self.dtype)
                 for values in (pixels, given, seen)
             )
-            drawn[part] = self.network.volume(*windows).float().cpu().numpy()
+            drawn[part] = self.network.volume.from_all_sides(*windows).float().cpu().numpy()
 
         in_batches(range(len(pixels)), BATCH, draw)
         return drawn

@@ -22,6 +22,9 @@ CHANNELS = 3
 STEM = 16
 #: Added to the deviation of a window's brightness, which is its unit.
 LEAST_CONTRAST = 0.02
+#: Ways to turn a window: whether rows and columns change places, and the axes of (P, D, h, w) then mirrored. A quarter
+#: turn in the plane that also mirrors the planes, once to four times.
+TURNS: tuple[tuple[bool, tuple[int, ...]], ...] = ((False, ()), (True, (1, 3)), (False, (2, 3)), (True, (1, 2)))
 
 
 class Residual3d(nn.Module):
@@ -97,6 +100,25 @@ class VolumeNetwork(nn.Module):
         x2 = self.leave2(x2 + _to_size_of(self.lateral2(x4), x2))
         x1 = x1 + _to_size_of(self.lateral1(x2), x1)
         return self.to_logits(F.silu(x1 + self.refine(F.silu(x1))))[:, 0]
+
+    def from_all_sides(self, pixels: Tensor, given: Tensor, seen: Tensor) -> Tensor:
+        """The mean of what `forward` draws of windows turned in several ways, (P, D, h, w).
+
+        An object is the same whichever way it lies, which the network knows only roughly: together the ways err less.
+        """
+        drawn = [
+            _turned_back(self(*(_turned(values, *turn) for values in (pixels, given, seen))), *turn) for turn in TURNS
+        ]
+        return torch.stack(drawn).mean(dim=0)
+
+
+def _turned(values: Tensor, across: bool, mirrored: tuple[int, ...]) -> Tensor:
+    return (values.transpose(2, 3) if across else values).flip(mirrored)
+
+
+def _turned_back(values: Tensor, across: bool, mirrored: tuple[int, ...]) -> Tensor:
+    values = values.flip(mirrored)
+    return values.transpose(2, 3) if across else values
 
 
 def standardised(pixels: Tensor, seen: Tensor) -> Tensor:
