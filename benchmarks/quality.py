@@ -1,11 +1,12 @@
-"""Accuracy of a model on annotated images: clicks, boxes, everything, propagation.
+"""Accuracy of a model on annotated images: clicks, boxes, everything, propagation, tracking.
 
 ``python benchmarks/quality.py FOLDER [--model nano]`` where FOLDER has an
 ``index.json``; with ``--generated N`` in its place, prompts on N fresh images of every
 kind that nano is trained on. Click: the pixel deepest inside the object. Three clicks: each
 next one deepest inside the error. Box: tight. Mean IoU over up to eight objects
 drawn from each image; AP at IoU 0.5 is TP / (TP + FP + FN), averaged over images.
-Propagation starts from the true mask on the middle plane of an object.
+Propagation starts from the true mask on the middle plane of an object; "whole" is the IoU over all planes, those
+beyond the object's ends too. Tracking finds all objects of a stack by a word; their AP is over whole objects.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ def find_quality(model, folder: Path, items: list[dict]) -> dict[str, dict[str, 
 
 
 def propagation_quality(model, folder: Path, items: list[dict], objects: int = 12) -> dict[str, dict[str, float]]:
-    """Mean IoU over the other planes of each object, and the share of planes with the right identity."""
+    """Mean IoU over the other planes of each object, over all at once, and share of planes with the right identity."""
     result = {}
     for item in items:
         truth = imread(folder / item["labels"])
@@ -150,8 +151,9 @@ def propagation_quality(model, folder: Path, items: list[dict], objects: int = 1
             pass
         seconds = time.perf_counter() - began
         labels = np.asarray(session.labels)
-        ious, right = [], []
+        ious, right, whole = [], [], []
         for object_id in map(int, chosen):
+            whole.append(mask_iou(labels == object_id, truth == object_id))
             planes = spans[object_id]
             for plane in planes:
                 if plane == planes[len(planes) // 2]:
@@ -162,7 +164,27 @@ def propagation_quality(model, folder: Path, items: list[dict], objects: int = 1
                 right.append(inside.size > 0 and np.bincount(inside).argmax() == object_id)
         result[item["name"]] = {
             "iou": round(float(np.mean(ious)), 4),
+            "whole": round(float(np.mean(whole)), 4),
             "identity": round(float(np.mean(right)), 4),
+            "seconds per plane": round(seconds / len(truth), 3),
+        }
+    return result
+
+
+def track_quality(model, folder: Path, items: list[dict]) -> dict[str, dict[str, float]]:
+    """AP at IoU 0.5 and 0.3 of the whole objects of each stack, found by the word for what is labelled in it."""
+    result = {}
+    for item in items:
+        truth = imread(folder / item["labels"])
+        session = segany.Session(str(folder / item["image"]), model=model)
+        began = time.perf_counter()
+        for _ in session.track("cell" if "membranes" in item["modality"] else "nucleus"):
+            pass
+        seconds = time.perf_counter() - began
+        labels = np.asarray(session.labels)
+        result[item["name"]] = {
+            "AP@0.5": round(average_precision(labels, truth), 4),
+            "AP@0.3": round(average_precision(labels, truth, 0.3), 4),
             "seconds per plane": round(seconds / len(truth), 3),
         }
     return result
@@ -173,7 +195,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, nargs="?")
     parser.add_argument("--generated", type=int, default=0, metavar="N", help="images of each generated kind")
     parser.add_argument("--model", default="nano")
-    parser.add_argument("--parts", default="prompts,everything,find,propagation")
+    parser.add_argument("--parts", default="prompts,everything,find,propagation,tracking")
     parser.add_argument("--limit", type=int, help="only the first images")
     args = parser.parse_args()
     model = segany.load_model(args.model)
@@ -194,6 +216,8 @@ def main() -> None:
         report["find AP@0.5"] = find_quality(model, args.folder, flat)
     if "propagation" in args.parts:
         report["propagation"] = propagation_quality(model, args.folder, stacks)
+    if "tracking" in args.parts:
+        report["tracking"] = track_quality(model, args.folder, stacks)
     print(json.dumps(report, indent=2))
 
 

@@ -17,7 +17,7 @@ from napari_segany.session.completing import CompletingTracker
 #: Frames before and after one on which objects are known, and objects, that are tried.
 FRAMES, OBJECTS = 4, 8
 #: By how much a model's drawing of whole objects must be surer than its memory of them for a stack to be of depth.
-SURER = 0.05
+SURER = 0.09
 
 
 def goes_through_depth(
