@@ -64,20 +64,65 @@ class Detected(NamedTuple):
         return np.array([one.score for one in self.carried])
 
 
-class ConceptRun(ABC):
-    """Detection and tracking over a range of frames.
+class DetectingRun(ABC):
+    """Going through frames and detecting on each.
 
     Parameters
     ----------
     model : ConceptModel
-    tracker : Tracker
     embed : callable
         Gives the embedding of a frame.
     concepts : described concepts
-        What `model.describe` made; objects of all of them are tracked together.
+        What `model.describe` made; objects of all of them are followed together.
     first_id : int
         Id of the first object.
     settings : TrackSettings
+    """
+
+    def __init__(
+        self,
+        model: ConceptModel,
+        embed: Callable[[int], Embedding],
+        concepts: Sequence[Any],
+        first_id: int,
+        settings: TrackSettings,
+    ) -> None:
+        self.model, self.embed = model, embed
+        self.concepts, self.next_id, self.settings = concepts, first_id, settings
+
+    @abstractmethod
+    def frames(self, span: range) -> Iterator[Tracked]:
+        """Visit frames in order; each is given out when what is on it is certain."""
+
+    def detect(self, embedding: Embedding) -> Detected:
+        """Ask for every concept."""
+        answers = [
+            tidied(self.model.find(embedding, concept, self.settings.find), self.settings.find, best_first=False)
+            for concept in self.concepts
+        ]
+        carried = [
+            Carried(answer.shape, box, mask_logits(patch), float(score))
+            for answer in answers
+            for (box, patch), score in zip(answer.found(), answer.scores, strict=True)
+        ]
+        concepts = np.repeat(np.arange(len(answers)), [len(answer) for answer in answers])
+        looks = [answer.features for answer in answers if answer.features is not None]
+        return Detected(carried, concepts, np.concatenate(looks) if len(looks) == len(answers) else None)
+
+    def new_id(self) -> int:
+        """An id that no object has had."""
+        self.next_id += 1
+        return self.next_id - 1
+
+
+class ConceptRun(DetectingRun):
+    """Detection and tracking over a range of frames.
+
+    Parameters
+    ----------
+    tracker : Tracker
+    model, embed, concepts, first_id, settings
+        See `DetectingRun`.
     """
 
     def __init__(
@@ -89,8 +134,8 @@ class ConceptRun(ABC):
         first_id: int,
         settings: TrackSettings,
     ) -> None:
-        self.model, self.tracker, self.embed = model, tracker, embed
-        self.concepts, self.next_id, self.settings = concepts, first_id, settings
+        super().__init__(model, embed, concepts, first_id, settings)
+        self.tracker = tracker
 
     def frames(self, span: range) -> Iterator[Tracked]:
         """Visit frames in order; each is given out when its young tracks have been confirmed or dropped."""
@@ -118,30 +163,6 @@ class ConceptRun(ABC):
     def drop(self, object_id: int) -> None:
         """End a track."""
 
-    def detect(self, embedding: Embedding) -> Detected:
-        """Ask for every concept."""
-        return detect(self.model, self.concepts, embedding, self.settings)
-
     def teach(self, frame: int, embedding: Embedding, object_id: int, carried: Carried) -> None:
         """Let the memory learn a mask as the truth."""
         self.tracker.condition(frame, embedding, {object_id: Prompt(mask=mask_logits(carried.mask))})
-
-    def new_id(self) -> int:
-        """An id that no object has had."""
-        self.next_id += 1
-        return self.next_id - 1
-
-
-def detect(model: ConceptModel, concepts: Sequence[Any], embedding: Embedding, settings: TrackSettings) -> Detected:
-    """Ask a frame for every concept."""
-    answers = [
-        tidied(model.find(embedding, concept, settings.find), settings.find, best_first=False) for concept in concepts
-    ]
-    carried = [
-        Carried(answer.shape, box, mask_logits(patch), float(score))
-        for answer in answers
-        for (box, patch), score in zip(answer.found(), answer.scores, strict=True)
-    ]
-    known = np.repeat(np.arange(len(answers)), [len(answer) for answer in answers])
-    looks = [answer.features for answer in answers if answer.features is not None]
-    return Detected(carried, known, np.concatenate(looks) if len(looks) == len(answers) else None)

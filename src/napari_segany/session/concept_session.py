@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from napari_segany.core.prompts import check_boxes, check_region
 from napari_segany.core.protocols import ConceptModel, VolumeModel
 from napari_segany.core.settings import FindSettings, TrackSettings
 from napari_segany.session.carrying import begin_memory
-from napari_segany.session.concept_run import ConceptRun, detect
+from napari_segany.session.concept_run import DetectingRun
 from napari_segany.session.concept_tracking import AssignedRun
 from napari_segany.session.everything import EverythingSearch, everything
 from napari_segany.session.finding import FindSearch, concept_model, find
@@ -219,24 +218,25 @@ class ConceptSession(TrackSession):
         taken = max(int(self.store.read(at).max()) for at in span)
         first = max(self.next_object_id(), taken + 1)
         self._removed.clear()
-        if settings.rule == "assignment" and self._goes_through_depth(concepts, span, settings):
-            return self._track(WholeRun(network, self.frames, self.embedding, concepts, first, settings), span)
+        whole = WholeRun(network, self.frames, self.embedding, concepts, first, settings)
+        if settings.rule == "assignment" and self._goes_through_depth(whole, span):
+            return self._track(whole, span)
         kind = PublishedRun if settings.rule == "published" else AssignedRun
         memory = begin_memory(network, len(self.frames), self.settings)
         return self._track(kind(network, memory, self.embedding, concepts, first, settings), span)
 
-    def _goes_through_depth(self, concepts: Sequence[Any], span: range, settings: TrackSettings) -> bool:
+    def _goes_through_depth(self, run: WholeRun, span: range) -> bool:
         """Whether objects are whole ones in space, and the model draws such; where nobody said, some are tried."""
-        if self.settings.motion or settings.divisions or not isinstance(self.model, VolumeModel):
+        if self.settings.motion or run.settings.divisions or not isinstance(self.model, VolumeModel):
             return False
         if self.settings.depth is None and span:
             middle = span[len(span) // 2]
-            found = detect(self.model, concepts, self.embedding(middle), settings).carried  # type: ignore[arg-type]
+            found = run.detect(self.embedding(middle)).carried
             if found:
                 self._find_out_depth({number: {middle: carried} for number, carried in enumerate(found)})
         return bool(self.settings.depth)
 
-    def _track(self, run: ConceptRun | WholeRun, span: range) -> Iterator[tuple[int, np.ndarray]]:
+    def _track(self, run: DetectingRun, span: range) -> Iterator[tuple[int, np.ndarray]]:
         step = Step("track")
         try:
             for tracked in run.frames(span):

@@ -15,6 +15,7 @@ from napari_segany.core.settings import PropagationSettings, TrackSettings
 from napari_segany.session.association import assign, similarity
 from napari_segany.session.carrying import begin_memory
 from napari_segany.session.compose import compose
+from napari_segany.session.concept_run import DetectingRun
 from napari_segany.session.concept_tracking import DIVIDED, PART, AssignedRun
 from napari_segany.session.whole_tracking import WholeRun
 
@@ -70,7 +71,7 @@ def find_solids(model: Any, planes: FrameSource, concepts: Sequence[Any], settin
         embedding: Embedding = model.embed(planes[z], planes.intensity)
         return embedding
 
-    run: AssignedRun | WholeRun
+    run: DetectingRun
     if isinstance(model, VolumeModel):
         run = WholeRun(model, planes, embed, concepts, 1, settings)
     else:

@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from napari_segany.core.boxes import box_iou
 from napari_segany.core.errors import UnreadableError
 from napari_segany.core.instances import common_pixels
-from napari_segany.core.protocols import Embedding, FrameSource
+from napari_segany.core.protocols import Embedding, FrameSource, VolumeModel
 from napari_segany.core.settings import TrackSettings
 from napari_segany.session.association import mask_overlaps
 from napari_segany.session.carried import Carried
 from napari_segany.session.completing import CompletingTracker
-from napari_segany.session.concept_run import Detected, Tracked, detect
+from napari_segany.session.concept_run import Detected, DetectingRun, Tracked
 
 #: Planes after the one it was found on that are searched before an object is settled.
 AHEAD = 6
@@ -60,31 +61,28 @@ class Whole:
     @cached_property
     def size(self) -> int:
         """Voxels."""
-        return sum(int(np.count_nonzero(carried.logits > 0)) for carried in self.masks.values())
+        return sum(int(np.count_nonzero(carried.patch)) for carried in self.masks.values())
 
     def covers(self, other: Whole) -> bool:
         """Whether much of the smaller of both lies in the other."""
-        if (np.maximum(self.box[:3], other.box[:3]) >= np.minimum(self.box[3:], other.box[3:])).any():
+        if not box_iou(self.box, other.box):
             return False
         shared = self.masks.keys() & other.masks.keys()
         common = sum(common_pixels(self.masks[at].found, other.masks[at].found) for at in shared)
         return common > COVERED * min(self.size, other.size)
 
 
-class WholeRun:
-    """Detection over planes, and completion of what is detected; gives out `Tracked` as a `ConceptRun` does.
+class WholeRun(DetectingRun):
+    """Detection over planes, and completion of what is detected.
+
+    Of the settings only what concerns detection counts.
 
     Parameters
     ----------
     model : ConceptModel that is a VolumeModel
     planes : FrameSource
-    embed : callable
-        Gives the embedding of a plane.
-    concepts : described concepts
-    first_id : int
-        Id of the first object.
-    settings : TrackSettings
-        Of which only what concerns detection counts.
+    embed, concepts, first_id, settings
+        See `DetectingRun`.
     """
 
     def __init__(
@@ -96,8 +94,9 @@ class WholeRun:
         first_id: int,
         settings: TrackSettings,
     ) -> None:
-        self.model, self.planes, self.embed = model, planes, embed
-        self.concepts, self.next_id, self.settings = concepts, first_id, settings
+        super().__init__(model, embed, concepts, first_id, settings)
+        self.drawer: VolumeModel = model
+        self.planes = planes
         self.open: list[Whole] = []
         self.settled: dict[int, Whole] = {}
 
@@ -106,7 +105,7 @@ class WholeRun:
         detected: dict[int, Detected] = {}
         given = span.start
         for frame in span:
-            detected[frame] = detect(self.model, self.concepts, self.embed(frame), self.settings)
+            detected[frame] = self.detect(self.embed(frame))
             if frame > span.start:
                 self._open(frame - 1, detected, range(given, span.stop))
                 detected.pop(frame - 2, None)
@@ -127,7 +126,7 @@ class WholeRun:
         weight = _weights(here)
         for beside in (frame - 1, frame + 1):
             if beside in detected and wanted:
-                overlaps = mask_overlaps([here.found[j] for j in wanted], detected[beside].found)
+                overlaps = mask_overlaps([here.carried[j].found for j in wanted], detected[beside].found)
                 same = here.concepts[wanted][:, None] == detected[beside].concepts[None]
                 rivals = np.where((overlaps >= SAME) & same, _weights(detected[beside])[None], 0.0).max(1, initial=0.0)
                 # Of two alike the first.
@@ -137,18 +136,19 @@ class WholeRun:
                     if weight[j] > rival or (weight[j] == rival and beside > frame)
                 ]
         known = [whole.masks[frame].found for whole in self.settled.values() if frame in whole.masks]
-        taken = mask_overlaps([here.found[j] for j in wanted], known)
+        taken = mask_overlaps([here.carried[j].found for j in wanted], known)
         new = [here.carried[j] for j, own in zip(wanted, taken, strict=True) if own.max(initial=0.0) < SAME]
         wholes = self._drawn(frame, new, span)
         self.open += [whole for whole in wholes if whole.score > 0 or len(self.planes) == 1]
 
     def _drawn(self, frame: int, new: Sequence[Carried], span: range) -> list[Whole]:
         """Objects in all of depth from their masks on a plane."""
-        tracker = CompletingTracker(self.model, self.planes)
+        tracker = CompletingTracker(self.drawer, self.planes)
+        known = {j: carried.mask for j, carried in enumerate(new)}
         masks = [{frame: carried} for carried in new]
         for step in (1, -1):
-            tracker.remind(frame, None, {j: carried.mask for j, carried in enumerate(new)})
-            going, at = set(range(len(new))), frame + step
+            tracker.remind(frame, None, known)
+            going, at = set(known), frame + step
             while going and at in span:
                 try:
                     answers = tracker.follow(at, None, going, step < 0)
@@ -168,8 +168,7 @@ class WholeRun:
             if whole.frame > until or any(other.covers(whole) for other in waiting):
                 waiting.append(whole)
             else:
-                self.settled[self.next_id] = whole
-                self.next_id += 1
+                self.settled[self.new_id()] = whole
         self.open = waiting
 
     def _is_open(self, frame: int) -> bool:
@@ -184,5 +183,5 @@ class WholeRun:
 
 def _weights(detected: Detected) -> np.ndarray:
     """How large and how sure detections are, (M,)."""
-    areas = [np.count_nonzero(carried.logits > 0) for carried in detected.carried]
+    areas = [np.count_nonzero(carried.patch) for carried in detected.carried]
     return np.sqrt(np.array(areas, dtype=np.float64)) * detected.scores

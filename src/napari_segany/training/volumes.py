@@ -251,9 +251,9 @@ def volume_loss(logits: Tensor, windows: Sequence[Window]) -> Tensor:
     inside = logits.sigmoid() * seen
     common, total = (inside * own).sum(dim=(2, 3)), (inside + own).sum(dim=(2, 3))
     lacking = 1 - (2 * common + 1) / (total + 1)
-    counts = own.amax(dim=(2, 3)) * (1 - 0.9 * told)
-    on_planes = (lacking * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
     unsaid = 1 - 0.9 * told
+    counts = own.amax(dim=(2, 3)) * unsaid
+    on_planes = (lacking * counts).sum(dim=1) / counts.sum(dim=1).clamp(min=1)
     whole = 1 - (2 * (common * unsaid).sum(dim=1) + 1) / ((total * unsaid).sum(dim=1) + 1)
     return (2 * entropy + on_planes + whole).mean()
 

@@ -22,9 +22,6 @@ CHANNELS = 3
 STEM = 16
 #: Added to the deviation of a window's brightness, which is its unit.
 LEAST_CONTRAST = 0.02
-#: Ways to turn a window: whether rows and columns change places, and the axes of (P, D, h, w) then mirrored. A quarter
-#: turn in the plane that also mirrors the planes, once to four times.
-TURNS: tuple[tuple[bool, tuple[int, ...]], ...] = ((False, ()), (True, (1, 3)), (False, (2, 3)), (True, (1, 2)))
 
 
 class Residual3d(nn.Module):
@@ -102,23 +99,21 @@ class VolumeNetwork(nn.Module):
         return self.to_logits(F.silu(x1 + self.refine(F.silu(x1))))[:, 0]
 
     def from_all_sides(self, pixels: Tensor, given: Tensor, seen: Tensor) -> Tensor:
-        """The mean of what `forward` draws of windows turned in several ways, (P, D, h, w).
+        """The mean of what `forward` draws of windows turned in four ways, (P, D, h, w).
 
         An object is the same whichever way it lies, which the network knows only roughly: together the ways err less.
         """
         drawn = [
-            _turned_back(self(*(_turned(values, *turn) for values in (pixels, given, seen))), *turn) for turn in TURNS
+            _turned(self(*(_turned(values, -quarters) for values in (pixels, given, seen))), quarters)
+            for quarters in range(4)
         ]
         return torch.stack(drawn).mean(dim=0)
 
 
-def _turned(values: Tensor, across: bool, mirrored: tuple[int, ...]) -> Tensor:
-    return (values.transpose(2, 3) if across else values).flip(mirrored)
-
-
-def _turned_back(values: Tensor, across: bool, mirrored: tuple[int, ...]) -> Tensor:
-    values = values.flip(mirrored)
-    return values.transpose(2, 3) if across else values
+def _turned(values: Tensor, quarters: int) -> Tensor:
+    """Windows (P, D, h, w) after so many quarter turns in the plane, each of which also mirrors the planes."""
+    turned = torch.rot90(values, quarters, (2, 3))
+    return turned.flip(1) if quarters % 2 else turned
 
 
 def standardised(pixels: Tensor, seen: Tensor) -> Tensor:
