@@ -72,7 +72,7 @@ def test_real_stacks_are_learned_from(tmp_path: Path, monkeypatch: pytest.Monkey
     image, labels = nuclei_3d(np.random.default_rng(0))
     imsave(tmp_path / "a.tif", image, check_contrast=False)
     imsave(tmp_path / "a_labels.tif", labels.astype(np.uint16), check_contrast=False)
-    item = {"axes": "TYX", "image": "a.tif", "labels": "a_labels.tif", "modality": "nuclei"}
+    item = {"axes": "ZYX", "image": "a.tif", "labels": "a_labels.tif", "modality": "nuclei"}
     (tmp_path / "index.json").write_text(json.dumps([item]))
     monkeypatch.setattr(volumes, "REAL", 1.0)
     monkeypatch.setattr(volumes, "deep", None)

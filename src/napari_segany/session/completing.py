@@ -191,4 +191,4 @@ def _connected(logits: np.ndarray, told: np.ndarray) -> np.ndarray:
 
     parts, _ = ndimage.label((logits > 0) | told, structure=np.ones((3, 3, 3)))
     own = np.unique(parts[told])
-    return np.where(np.isin(parts, own) & (parts > 0), logits, np.minimum(logits, OUTSIDE))
+    return np.where((logits <= 0) | np.isin(parts, own), logits, OUTSIDE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +11,32 @@ import numpy as np
 
 from napari_segany.core.errors import StorageError, first_line
 
+#: A stack at least so deep, in units of its width, is looked at along each axis.
+AS_DEEP_AS_WIDE = 0.75
 
-def read_stacks(folder: Path) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-    """Read the annotated stacks of a folder by modality, (N, H, W) twice; isotropic ones along each axis."""
+
+def read_stacks(folder: Path, axes: Collection[str] = ("TYX", "ZYX")) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
+    """Read the annotated stacks of a folder by modality, (N, H, W) twice; those as deep as wide along each axis.
+
+    Parameters
+    ----------
+    folder : Path
+    axes : names of axes
+        Of the stacks that are wanted.
+    """
     found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for item in _items(folder):
-        if item["axes"] not in ("TYX", "ZYX"):
+        if item["axes"] not in axes:
             continue
         image, labels = _read(folder, item["image"]), _read(folder, item["labels"])
-        for axis in (0, 1, 2) if item["axes"] == "ZYX" else (0,):
+        for axis in _looked_along(item, image.shape):
             pair = np.moveaxis(image, axis, 0), np.moveaxis(labels, axis, 0)
             found.setdefault(item["modality"], []).append(pair)
     return found
 
 
 def read_folder(folder: Path) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-    """Read every annotated image of a folder; stacks give their planes along each axis.
+    """Read every annotated image of a folder; stacks give their planes, those as deep as wide along each axis.
 
     Parameters
     ----------
@@ -49,13 +60,17 @@ def read_folder(folder: Path) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
         if item["axes"] in ("YX", "YXC"):
             pairs.append((image, labels))
             continue
-        axes = (0, 1, 2) if item["axes"] == "ZYX" else (0,)
-        for axis in axes:
+        for axis in _looked_along(item, image.shape):
             for plane in range(2, image.shape[axis] - 2, 4):
                 cut = labels.take(plane, axis)
                 if cut.any():
                     pairs.append((image.take(plane, axis), cut))
     return found
+
+
+def _looked_along(item: dict[str, str], shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Axes along which a stack is looked at."""
+    return (0, 1, 2) if item["axes"] == "ZYX" and shape[0] >= AS_DEEP_AS_WIDE * max(shape) else (0,)
 
 
 def _items(folder: Path) -> list[dict[str, str]]:

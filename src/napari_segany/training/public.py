@@ -100,7 +100,7 @@ def qcanet(clone: Path) -> Iterator[Item]:
             f"qcanet_{cells}",
             imread(folder / "image.tif"),
             labels,
-            "TYX",
+            "ZYX",
             "funalab/QCANet",
             "fluorescence, nuclei of an embryo in depth",
         )

@@ -37,10 +37,16 @@ REAL = 0.35
 HELD, RENEWED_EVERY = 120, 40
 #: Pixels that an object has at least on a plane that counts, and planes it has.
 LEAST_AREA, LEAST_PLANES = 12, 3
+#: Share of the objects cut off by the image's edge that are left out: volumes to learn from are small.
+CUT_OBJECTS_LEFT_OUT = 0.6
 #: Cells that an object has at least in a window.
 LEAST_CELLS = 30
 #: From plane to plane of a window, planes of the stack: microscopes step very differently, and nobody says how far.
 STEPS = (0.7, 3.2)
+#: Deviation of what an object moves sideways from its first plane to its last, in units of its size.
+LEANING = 0.35
+#: Greatest blur across planes, in units of an object's planes: along their axis some microscopes hardly resolve it.
+BLUR_ACROSS = 0.5
 AT_ONCE = 12
 LEARNING_RATE, WEIGHT_DECAY, WARMUP, EMA = 2.5e-3, 0.02, 100, 0.998
 #: Seconds after which the weights are written.
@@ -122,7 +128,7 @@ def windows(data: Path | None, seed: int) -> Iterator[Window]:
 
 def _real(data: Path) -> list[Volume]:
     found = []
-    for pairs in read_stacks(data).values():
+    for pairs in read_stacks(data, ("ZYX",)).values():
         for pixels, labels in pairs:
             intensity = estimate_range(pixels, DEFAULT_PERCENTILES)
             shown = np.stack([to_gray(plane, intensity) for plane in pixels]).astype(np.uint8)
@@ -137,11 +143,16 @@ def draw(volume: Volume, rng: Rng) -> Window | None:
     planes, areas = volume.spans[object_id]
     frame = int(rng.choice(planes, p=areas / areas.sum()))
     y0, x0, y1, x1 = bounding_box(volume.labels[frame] == object_id)
+    height, width = volume.labels.shape[1:]
+    if (min(y0, x0) == 0 or y1 == height or x1 == width) and chance(rng, CUT_OBJECTS_LEFT_OUT):
+        return None
     size = size_of(volume.labels[frame][y0:y1, x0:x1] == object_id)
     centre = np.array([frame, (y0 + y1 - 1) / 2, (x0 + x1 - 1) / 2])
     centre[1:] += rng.normal(0, 0.04 * size, 2)
-    pixels, own, seen = _cut(volume, object_id, centre, _tilted(rng, size / shape.object_size, 0.06 * size))
-    pixels, inside = _changed(pixels, rng), own > 0.5
+    matrix = _tilted(rng, size / shape.object_size, LEANING * size / len(planes))
+    pixels, own, seen = _cut(volume, object_id, centre, matrix)
+    inside = own > 0.5
+    pixels = _changed(pixels, BLUR_ACROSS * np.count_nonzero(inside.any(axis=(1, 2))), rng)
     if chance(rng, 0.25):
         inside = _redrawn(inside, 1.0 if chance(rng, 0.5) else -1.0)
     middle = shape.reach
@@ -166,8 +177,11 @@ def draw(volume: Volume, rng: Rng) -> Window | None:
     return Window(*(torch.from_numpy(np.ascontiguousarray(part, dtype=np.float32)) for part in parts))
 
 
-def _tilted(rng: Rng, scale: float, tilt: float) -> np.ndarray:
-    """(3, 3) matrix from cells to voxels: turned and stretched in the plane, at times stretched and tilted across."""
+def _tilted(rng: Rng, scale: float, leaning: float) -> np.ndarray:
+    """(3, 3) matrix from cells to voxels: turned and stretched in the plane, at times stretched and tilted across.
+
+    `leaning` is the deviation of a tilt, pixels to a plane.
+    """
     scale *= math.exp(rng.normal(0, 0.15))
     angle, stretch = rng.uniform(0, 2 * math.pi), math.exp(rng.normal(0, 0.12))
     turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
@@ -175,7 +189,7 @@ def _tilted(rng: Rng, scale: float, tilt: float) -> np.ndarray:
     matrix[1:, 1:] = scale * turn @ np.diag([stretch, rng.choice([-1, 1]) / stretch])
     matrix[0, 0] = rng.choice([-1, 1]) * (math.exp(rng.uniform(*np.log(STEPS))) if chance(rng, 0.6) else 1.0)
     if chance(rng, 0.5):
-        matrix[1:, 0] = rng.normal(0, 3 * tilt / VOLUME_WINDOW.object_size, 2)
+        matrix[1:, 0] = abs(matrix[0, 0]) * rng.normal(0, leaning, 2)
     return matrix
 
 
@@ -200,8 +214,11 @@ def _cut(
     return sampled[0], sampled[1], seen
 
 
-def _changed(pixels: np.ndarray, rng: Rng) -> np.ndarray:
-    """Another gamma, contrast turned round, blur, noise, planes of other brightness; each at times."""
+def _changed(pixels: np.ndarray, across: float, rng: Rng) -> np.ndarray:
+    """Another gamma, contrast turned round, blur, noise, planes of other brightness; each at times.
+
+    `across` is the greatest blur across planes.
+    """
     if chance(rng, 0.5):
         pixels = pixels ** math.exp(rng.normal(0, 0.35))
     if chance(rng, 0.06):
@@ -209,6 +226,8 @@ def _changed(pixels: np.ndarray, rng: Rng) -> np.ndarray:
     if chance(rng, 0.3):
         blur = rng.uniform(0.4, 1.2)
         pixels = ndimage.gaussian_filter(pixels, (blur * rng.uniform(0, 1), blur, blur))
+    if chance(rng, 0.3):
+        pixels = ndimage.gaussian_filter1d(pixels, rng.uniform(0, across), axis=0, mode="nearest")
     if chance(rng, 0.4):
         pixels = pixels + rng.uniform(0, 0.15) * rng.standard_normal(pixels.shape, dtype=np.float32)
     if chance(rng, 0.3):

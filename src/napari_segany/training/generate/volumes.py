@@ -11,7 +11,6 @@ from napari_segany.training.generate.stacks import (
     Shape3D,
     axial_blur,
     brightness,
-    cells_timelapse,
     nuclei_3d,
     number,
     record,
@@ -49,7 +48,7 @@ def tissue_3d(rng: Rng, shape: Shape3D, anisotropy: float, radius: tuple[float, 
     stain = np.exp(rng.uniform(0, 0.8) * smooth_noise(rng, shape, (4, 15, 15)))
     inside = brightness(rng, labels, 0.0, rng.uniform(0, 0.7) if chance(rng, 0.6) else 0.0)
     inside = inside * (1 + rng.uniform(0, 0.4) * smooth_noise(rng, shape, (1.5, 3, 3))).clip(0)
-    image = np.maximum(np.exp(-((away / log_uniform(rng, 0.8, 0.3 * small)) ** 2)) * stain, inside)
+    image = np.maximum(np.exp(-((away / log_uniform(rng, 0.8, 0.45 * small)) ** 2)) * stain, inside)
     psf = log_uniform(rng, 0.3, 0.25 * small)
     along = axial_blur(rng, psf, anisotropy)
     seen = see(image, psf, along)
@@ -69,19 +68,13 @@ def bent(rng: Rng, drawn: Drawn, amount: float, scale: tuple[float, float, float
 
 
 def deep(rng: Rng) -> Drawn:
-    """A volume of nuclei or tissue, or, since the axis of a stack is not always named, a time-lapse."""
+    """A volume of nuclei or tissue."""
     small = log_uniform(rng, 5, 12)
     radius = small, small * rng.uniform(1.2, 1.9)
     anisotropy = log_uniform(rng, 1, 5)
     side = int(np.clip(9 * radius[1], 96, 144))
     shape = int(np.clip(5.5 * radius[1] / anisotropy, 14, 48)), side, side
-    kind = rng.choice(["nuclei", "tissue", "cells"], p=[0.45, 0.48, 0.07])
-    if kind == "cells":
-        noise = log_uniform(rng, 0.01, 0.2)
-        return cells_timelapse(
-            rng, (26, 128, 128), radius, rng.uniform(0.9, 1.5), log_uniform(rng, 0.3, 2.5), noise
-        )  # fmt: skip
-    if kind == "nuclei":
+    if chance(rng, 0.48):
         psf = log_uniform(rng, 0.4, 0.18 * small + 0.3)
         drawn = nuclei_3d(
             rng, shape, anisotropy, radius, rng.uniform(0.75, 1.3), rng.uniform(0.15, 0.8),
