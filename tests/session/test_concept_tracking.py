@@ -67,6 +67,23 @@ def test_a_track_ends_when_it_goes_unseen_for_too_long() -> None:
     assert [int(frame[33, 33]) for frame in labels[:7]] == [1] * 7 and not labels[7:].any()
 
 
+def test_objects_that_touch_for_long_stay_two() -> None:
+    frames = range(12)
+    stack = squares(dict.fromkeys(frames, (30, 20)), dict.fromkeys(frames, (30, 30)))
+    # A bridge makes one island of them, for longer than an unseen track is kept alive.
+    stack[4:10, 32:36, 28:30] = 255
+    session, labels = run(stack)
+    assert [(int(frame[33, 23]), int(frame[33, 33])) for frame in labels] == [(1, 2)] * 12
+    assert [(track.first, track.last) for track in session.tracks] == [(0, 11)] * 2
+
+
+def test_what_was_two_only_at_first_is_not_kept_as_two() -> None:
+    stack = squares(dict.fromkeys(range(12), (30, 20)), dict.fromkeys(range(12), (30, 28)))
+    stack[0, :, 27:29] = 0
+    _, labels = run(stack)
+    assert set(np.unique(labels[6])) == {0, labels[6, 33, 23]} and labels[6, 33, 23] == labels[6, 33, 33] > 0
+
+
 def test_a_division_makes_two_daughters() -> None:
     stack = squares(dict.fromkeys(range(6), (24, 24)), size=16)
     for frame in range(6, 12):

@@ -63,6 +63,11 @@ class Detected(NamedTuple):
         """(M,)."""
         return np.array([one.score for one in self.carried])
 
+    def only(self, kept: Sequence[int]) -> Detected:
+        """Those at the given places."""
+        looks = None if self.looks is None else self.looks[kept]
+        return Detected([self.carried[place] for place in kept], self.concepts[kept], looks)
+
 
 class DetectingRun(ABC):
     """Going through frames and detecting on each.

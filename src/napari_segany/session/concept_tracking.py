@@ -24,6 +24,10 @@ from napari_segany.session.concept_run import ConceptRun, Detected, Tracked
 LOOK_DECAY = 0.8
 #: Share of a new object's area inside the last mask of a track that makes it a part of it.
 PART = 0.5
+#: Share of its mask that a track has inside a detection which is several tracks in one.
+MERGED = 0.6
+#: IoU below which such tracks are different objects.
+APART = 0.3
 #: A track that has divided keeps less than this share of its area.
 DIVIDED = 0.8
 
@@ -64,11 +68,11 @@ class AssignedRun(ConceptRun):
 
     def visit(self, frame: int, embedding: Embedding) -> Tracked:
         """See `ConceptRun.visit`."""
-        detected = self.detect(embedding)
         lives = list(self.lives.values())
         answers = self.tracker.follow(frame, embedding, [life.object_id for life in lives]) if lives else {}
         followed = {i: Carried.from_candidates(answer) for i, answer in answers.items()}
         followed = {i: carried for i, carried in followed.items() if not carried.is_empty}
+        detected, touching = _without_merged(self.detect(embedding), followed)
         now: dict[int, Carried] = {}
         free = set(range(len(detected.carried)))
         for row, column in self._match(lives, followed, detected):
@@ -78,7 +82,7 @@ class AssignedRun(ConceptRun):
             free.discard(column)
         for life in lives:
             if life.object_id not in now:
-                self._go_without(life, followed.get(life.object_id), now)
+                self._go_without(life, followed.get(life.object_id), life.object_id in touching, now)
         overlaps = mask_overlaps(detected.found, [carried.found for carried in now.values()])
         new = [
             (detected.carried[j], None if detected.looks is None else detected.looks[j])
@@ -133,8 +137,8 @@ class AssignedRun(ConceptRun):
         _move(life, detected)
         return detected
 
-    def _go_without(self, life: Life, followed: Carried | None, now: dict[int, Carried]) -> None:
-        life.unmatched, life.missing = life.unmatched + 1, life.missing + 1
+    def _go_without(self, life: Life, followed: Carried | None, seen: bool, now: dict[int, Carried]) -> None:
+        life.unmatched, life.missing = life.unmatched + 1, 0 if seen else life.missing + 1
         if life.missing > self.settings.keep_alive >= 0:
             self.drop(life.object_id)
         elif followed is not None:
@@ -194,6 +198,25 @@ class AssignedRun(ConceptRun):
 def _move(life: Life, carried: Carried) -> None:
     life.motion.update(np.array([carried.box], dtype=np.float64), np.array([True]))
     life.before, life.last = life.last, carried
+
+
+def _without_merged(detected: Detected, followed: dict[int, Carried]) -> tuple[Detected, frozenset[int]]:
+    """Leave out detections that are several tracks in one, which touch; and the ids of these tracks.
+
+    The memory knows each of them from frames on which they were apart.
+    """
+    areas = {i: np.count_nonzero(carried.patch) for i, carried in followed.items()}
+    kept, touching = [], set()
+    for place, one in enumerate(detected.found):
+        within = [i for i, carried in followed.items() if common_pixels(carried.found, one) > MERGED * areas[i]]
+        apart = [
+            i for i in within if all(found_iou(followed[i].found, followed[j].found) < APART for j in within if j != i)
+        ]
+        if len(apart) > 1:
+            touching.update(apart)
+        else:
+            kept.append(place)
+    return detected.only(kept), frozenset(touching)
 
 
 def _is_part(carried: Carried, life: Life, now: dict[int, Carried]) -> bool:
