@@ -351,26 +351,21 @@ def track(
     network = api.load_model(model, device)
     settings = TrackSettings(find=FindSettings(threshold=threshold), divisions=divisions)
     shown, others = ([_numbers(box, (4,), "box") for box in boxes or []] for boxes in (exemplar, negative))
+    in_volumes = api.has_volumes(image, axes, _index(at))
     session: Any
-    if api.has_volumes(image, axes, _index(at)):
+    if in_volumes:
         session = api.VolumeSession(image, network, output, axes, _index(at))
-        run, length, what = (
-            lambda: session.track(text, shown, others, at=(0, frame), settings=settings),
-            session.times,
-            "times done:",
-        )
     else:
         session = api.Session(image, _axis(axis), network, output, axes, _index(at), embeddings)
-        run, length, what = (
-            lambda: session.track(text, shown, others, frame=frame, settings=settings),
-            len(session.frames),
-            "frames done:",
-        )
-    show = _progress(what)
     try:
-        for done, _ in enumerate(run()):
-            show(done + 1, length)
-        if isinstance(session, api.Session):
+        if in_volumes:
+            show, volumes = _progress("times done:"), session.track(text, shown, others, (0, frame), settings)
+            for done, _ in enumerate(volumes):
+                show(done + 1, session.times)
+        else:
+            show = _progress("frames looked at:")
+            for _ in session.track(text, shown, others, frame, settings=settings, progress=show):
+                pass
             session.save(output)
     finally:
         session.close()

@@ -257,6 +257,31 @@ def test_objects_are_tracked_through_the_stack(open_bench: Any, seen: Seen) -> N
     assert np.asarray(bench.output).any(axis=(1, 2)).all()
 
 
+def test_tracking_can_be_cancelled_before_any_plane_is_certain(
+    open_bench: Any, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = open_bench(islands(8))
+    shown: list[tuple[int, int]] = []
+    bench.controller.propagation.progressed.connect(lambda *progress: shown.append(progress))
+    looked, go_on, find = [], threading.Event(), Seen.find
+
+    def waiting(self: Seen, *asked: Any) -> Any:
+        looked.append(1)
+        assert len(looked) < 3 or go_on.wait(10)
+        return find(self, *asked)
+
+    monkeypatch.setattr(Seen, "find", waiting)
+    bench.widget.concepts.text.setEditText("island")
+    bench.widget.concepts.track.click()
+    bench.qtbot.waitUntil(lambda: (2, 8) in shown, timeout=10_000)
+    assert not np.asarray(bench.output).any()
+    bench.widget.propagate.cancel.click()
+    go_on.set()
+    bench.qtbot.waitUntil(lambda: bool(np.asarray(bench.output)[2].any()), timeout=10_000)
+    bench.settle()
+    assert np.asarray(bench.output).any(axis=(1, 2)).tolist() == [True] * 3 + [False] * 5
+
+
 def test_found_objects_go_with_their_image(open_bench: Any, seen: Seen) -> None:
     bench = open_bench(islands())
     find(bench)

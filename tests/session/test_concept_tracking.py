@@ -126,6 +126,18 @@ def test_stopping_keeps_what_is_done() -> None:
     assert labels[:5].any(axis=(1, 2)).all() and not labels[5:].any()
 
 
+def test_a_run_in_time_tells_how_far_it_has_looked_and_ends_when_told_to() -> None:
+    stack = squares(steady(4))
+    session = ConceptSession(ArrayFrames(stack), Islands(), ArrayLabels(stack.shape))
+    told: list[int] = []
+    visited = [frame for frame, _ in session.track("island", progress=lambda done, total: told.append(done))]
+    assert told == list(range(1, 13)) and visited == list(range(12))
+    session.undo()
+    visited = [frame for frame, _ in session.track("island", progress=lambda done, total: done < 5)]
+    labels = np.asarray(session.labels)
+    assert visited == list(range(5)) and labels[:5].any(axis=(1, 2)).all() and not labels[5:].any()
+
+
 def test_published_rules_take_the_memorys_masks_and_never_end() -> None:
     gone = dict.fromkeys(range(9), (30, 30))
     settings = TrackSettings.published()

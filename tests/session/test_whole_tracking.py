@@ -107,6 +107,28 @@ def test_an_object_deeper_than_any_window_is_one() -> None:
     assert ((labels > 0) == (truth > 0)).mean() > 0.98
 
 
+def test_a_run_tells_of_planes_while_an_object_is_open_and_ends_when_told_to() -> None:
+    pixels, _ = stack_of([(30, 30, 9, 0, 29, 0.8)], 30)
+    session = Session(pixels, model=BrightIslands())
+    session.settings = replace(session.settings, depth=True)
+    told: list[tuple[int, int]] = []
+    seen_before = 0
+
+    def look(done: int, total: int) -> bool:
+        told.append((done, total))
+        return done < 9
+
+    for count, (frame, _labels) in enumerate(session.track("island", progress=look)):
+        assert frame == count
+        seen_before = seen_before or len(told)
+    assert told == [(number, 30) for number in range(1, 10)] and seen_before == 9
+    # What was looked at is kept, as one step.
+    labels = np.asarray(session.labels)
+    assert labels[:9].any(axis=(1, 2)).all() and not labels[9:].any()
+    session.undo()
+    assert not np.asarray(session.labels).any()
+
+
 def test_what_is_on_one_plane_alone_never_was_unless_there_is_no_other() -> None:
     pixels, _ = stack_of([(30, 30, 8, 5, 5, 1.0)], 12)
     assert not tracked(pixels).any()

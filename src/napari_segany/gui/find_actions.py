@@ -228,9 +228,10 @@ class FindActions:
         settings = TrackSettings(find=FindSettings(threshold=self.threshold), divisions=divisions)
 
         def begin(stack: OpenStack) -> None:
-            def visits() -> Iterator[tuple[int, Any]]:
+            def visits(progress: Progress) -> Iterator[tuple[int, Any]]:
                 known = len(stack.session.tracks)
-                yield from stack.session.track(text.strip() or None, shown, others, frame, start, stop, settings)
+                asked = text.strip() or None, shown, others, frame, start, stop, settings
+                yield from stack.session.track(*asked, progress=progress)
                 if len(stack.session.tracks) == known:
                     raise InvalidPromptError(NOTHING)
 

@@ -13,12 +13,15 @@ from qtpy.QtCore import QObject
 from qtpy.QtCore import Signal as QtSignal  # type: ignore[attr-defined]
 
 from napari_segany.gui.jobs import Outcome
+from napari_segany.session.tiling import Progress
 
 
 @dataclass
 class _Run:
     stop: Event = field(default_factory=Event)
     go_on: Event = field(default_factory=Event)
+    #: Planes that were worked on, of a run that tells.
+    looked: int = 0
 
 
 class Propagation(QObject):
@@ -47,13 +50,14 @@ class Propagation(QObject):
         """Whether the run waits to be told to go on."""
         return self._run is not None and not self._run.go_on.is_set()
 
-    def start(self, visits: Callable[[], Iterable[tuple[int, Any]]], total: int = 0) -> None:
+    def start(self, visits: Callable[[Progress], Iterable[tuple[int, Any]]], total: int = 0) -> None:
         """Start a run, unless one is going on.
 
         Parameters
         ----------
         visits : callable
-            Called in the thread; makes the generator.
+            Called in the thread; makes the generator. What it is given may be told of planes on which work goes on
+            before they are yielded, and is where the run pauses and is cancelled between them.
         total : int
             Planes it is going to visit, 0 when unknown.
         """
@@ -64,12 +68,20 @@ class Propagation(QObject):
         run.go_on.set()
         done: set[int] = set()
 
+        def looked(count: int, in_all: int) -> bool:
+            run.looked = count
+            if run is self._run:
+                self.progressed.emit(count, in_all)
+            run.go_on.wait()
+            return not run.stop.is_set()
+
         def frames() -> Generator[int, None, Outcome]:
             try:
-                for frame, _ in visits():
+                for frame, _ in visits(looked):
                     yield frame
                     run.go_on.wait()
-                    if run.stop.is_set():
+                    # A run that tells ends by itself, with the planes it has worked on.
+                    if run.stop.is_set() and not run.looked:
                         break
             except Exception as error:
                 return Outcome(error=error)
@@ -77,7 +89,7 @@ class Propagation(QObject):
 
         def yielded(frame: int) -> None:
             done.add(frame)
-            if run is self._run:
+            if run is self._run and not run.looked:
                 self.progressed.emit(len(done), total)
 
         def returned(outcome: Outcome) -> None:

@@ -70,8 +70,8 @@ class StackActions:
         if stack is None:
             show_info("There is nothing to update.")
             return
-        start = partial(controller.propagation.start, stack.session.update)
-        controller.jobs.submit(lambda: None, lambda _: start())
+        visits = stack.session.update
+        controller.jobs.submit(lambda: None, lambda _: controller.propagation.start(lambda _: visits()))
 
     def _run(self, stack: OpenStack, wanted: Range, resume: bool) -> None:
         self._last = stack, wanted
@@ -81,7 +81,8 @@ class StackActions:
 
         def begin() -> None:
             done = sum(start <= frame < stop for frame in session.finished) if resume else 0
-            self._controller.propagation.start(visits, max(count_frames(session, start, stop, direction) - done, 1))
+            total = max(count_frames(session, start, stop, direction) - done, 1)
+            self._controller.propagation.start(lambda _: visits(), total)
 
         # After the prompts that are still on their way.
         self._controller.jobs.submit(lambda: None, lambda _: begin())

@@ -15,6 +15,7 @@ from napari_segany.core.protocols import ConceptModel, Embedding, Tracker
 from napari_segany.core.settings import TrackSettings
 from napari_segany.session.carried import Carried
 from napari_segany.session.finding import tidied
+from napari_segany.session.tiling import Progress
 
 
 @dataclass(frozen=True)
@@ -96,8 +97,11 @@ class DetectingRun(ABC):
         self.concepts, self.next_id, self.settings = concepts, first_id, settings
 
     @abstractmethod
-    def frames(self, span: range) -> Iterator[Tracked]:
-        """Visit frames in order; each is given out when what is on it is certain."""
+    def frames(self, span: range, progress: Progress | None = None) -> Iterator[Tracked]:
+        """Visit frames in order; each is given out when what is on it is certain.
+
+        `progress` is called with (frames looked at, frames in all); False ends the run with these.
+        """
 
     def detect(self, embedding: Embedding) -> Detected:
         """Ask for every concept."""
@@ -142,16 +146,18 @@ class ConceptRun(DetectingRun):
         super().__init__(model, embed, concepts, first_id, settings)
         self.tracker = tracker
 
-    def frames(self, span: range) -> Iterator[Tracked]:
+    def frames(self, span: range, progress: Progress | None = None) -> Iterator[Tracked]:
         """Visit frames in order; each is given out when its young tracks have been confirmed or dropped."""
         waiting: list[Tracked] = []
-        for frame in span:
+        for count, frame in enumerate(span, start=1):
             waiting.append(self.visit(frame, self.embed(frame)))
             for object_id in self.unconfirmed(frame):
                 self.drop(object_id)
                 for tracked in waiting:
                     tracked.found.pop(object_id, None)
                     tracked.parents.pop(object_id, None)
+            if progress is not None and progress(count, len(span)) is False:
+                break
             if len(waiting) > self.settings.delay:
                 yield waiting.pop(0)
         yield from waiting

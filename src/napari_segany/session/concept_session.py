@@ -178,6 +178,7 @@ class ConceptSession(TrackSession):
         start: int | None = None,
         stop: int | None = None,
         settings: TrackSettings | None = None,
+        progress: Progress | None = None,
     ) -> Iterator[tuple[int, np.ndarray]]:
         """Find every object of a concept on every frame, and give each one id throughout.
 
@@ -195,6 +196,8 @@ class ConceptSession(TrackSession):
         start, stop : int, optional
             Frames ``start <= frame < stop``; all by default.
         settings : TrackSettings, optional
+        progress : callable, optional
+            Called with (frames looked at, frames in all), also while none is yielded. False ends the run with these.
 
         Yields
         ------
@@ -220,10 +223,10 @@ class ConceptSession(TrackSession):
         self._removed.clear()
         whole = WholeRun(network, self.frames, self.embedding, concepts, first, settings)
         if settings.rule == "assignment" and self._goes_through_depth(whole, span):
-            return self._track(whole, span)
+            return self._track(whole, span, progress)
         kind = PublishedRun if settings.rule == "published" else AssignedRun
         memory = begin_memory(network, len(self.frames), self.settings)
-        return self._track(kind(network, memory, self.embedding, concepts, first, settings), span)
+        return self._track(kind(network, memory, self.embedding, concepts, first, settings), span, progress)
 
     def _goes_through_depth(self, run: WholeRun, span: range) -> bool:
         """Whether objects are whole ones in space, and the model draws such; where nobody said, some are tried."""
@@ -236,10 +239,10 @@ class ConceptSession(TrackSession):
                 self._find_out_depth({number: {middle: carried} for number, carried in enumerate(found)})
         return bool(self.settings.depth)
 
-    def _track(self, run: DetectingRun, span: range) -> Iterator[tuple[int, np.ndarray]]:
+    def _track(self, run: DetectingRun, span: range, progress: Progress | None) -> Iterator[tuple[int, np.ndarray]]:
         step = Step("track")
         try:
-            for tracked in run.frames(span):
+            for tracked in run.frames(span, progress):
                 parents = [
                     self._set("parents", (object_id, tracked.frame), parent)
                     for object_id, parent in tracked.parents.items()

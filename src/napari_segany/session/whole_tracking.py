@@ -23,6 +23,7 @@ from napari_segany.session.association import mask_overlaps
 from napari_segany.session.carried import Carried
 from napari_segany.session.completing import CompletingTracker
 from napari_segany.session.concept_run import Detected, DetectingRun, Tracked
+from napari_segany.session.tiling import Progress
 
 #: Planes after the one it was found on that are searched before an object is settled.
 AHEAD = 6
@@ -100,7 +101,7 @@ class WholeRun(DetectingRun):
         self.open: list[Whole] = []
         self.settled: dict[int, Whole] = {}
 
-    def frames(self, span: range) -> Iterator[Tracked]:
+    def frames(self, span: range, progress: Progress | None = None) -> Iterator[Tracked]:
         """Visit planes in order; each is given out when no object that may be on it is open any more."""
         detected: dict[int, Detected] = {}
         given = span.start
@@ -109,6 +110,9 @@ class WholeRun(DetectingRun):
             if frame > span.start:
                 self._open(frame - 1, detected, range(given, span.stop))
                 detected.pop(frame - 2, None)
+            if progress is not None and progress(frame + 1 - span.start, len(span)) is False:
+                span = range(span.start, frame + 1)
+                break
             self._settle(frame - AHEAD)
             while given <= frame - AHEAD and not self._is_open(given):
                 yield self._tracked(given)
