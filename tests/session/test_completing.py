@@ -102,6 +102,20 @@ def test_an_object_that_leaves_its_window_is_looked_for_where_it_was_last() -> N
     assert_drawn(followed(stack, 6), stack)
 
 
+@pytest.mark.parametrize("radius", [7.0, 11.5, 16.0])
+def test_an_outline_lies_between_cells_where_logits_cross_zero(radius: float) -> None:
+    class Slope(BrightModel):
+        def complete(self, pixels: np.ndarray, given: np.ndarray, seen: np.ndarray) -> np.ndarray:
+            # An edge as flat as those of trained models: some cells beyond it are but barely outside.
+            return super().complete(pixels, given, seen) / 8
+
+    y, x = np.mgrid[:96, :96]
+    plane = np.clip((radius - np.hypot(y - 47, x - 46)) / radius + 0.5, 0, 1).astype(np.float32)
+    found = followed(np.stack([plane] * 5), 2, Slope())
+    areas = [np.count_nonzero(found[z]) for z in (1, 3)]
+    assert areas == pytest.approx([np.count_nonzero(plane > 0.5)] * 2, rel=0.03)
+
+
 def test_what_is_not_connected_to_the_object_is_another() -> None:
     stack = stack_of([(48.0, 40.0, 9.0) if z not in (5, 6) else None for z in range(10)])
     found = followed(stack, 3)

@@ -38,7 +38,7 @@ HELD, RENEWED_EVERY = 120, 40
 #: Pixels that an object has at least on a plane that counts, and planes it has.
 LEAST_AREA, LEAST_PLANES = 12, 3
 #: Share of the objects cut off by the image's edge that are left out: volumes to learn from are small.
-CUT_OBJECTS_LEFT_OUT = 0.6
+CUT_OBJECTS_LEFT_OUT = 0.3
 #: Cells that an object has at least in a window.
 LEAST_CELLS = 30
 #: From plane to plane of a window, planes of the stack: microscopes step very differently, and nobody says how far.
@@ -226,7 +226,7 @@ def _changed(pixels: np.ndarray, across: float, rng: Rng) -> np.ndarray:
     if chance(rng, 0.3):
         blur = rng.uniform(0.4, 1.2)
         pixels = ndimage.gaussian_filter(pixels, (blur * rng.uniform(0, 1), blur, blur))
-    if chance(rng, 0.3):
+    if chance(rng, 0.4):
         pixels = ndimage.gaussian_filter1d(pixels, rng.uniform(0, across), axis=0, mode="nearest")
     if chance(rng, 0.4):
         pixels = pixels + rng.uniform(0, 0.15) * rng.standard_normal(pixels.shape, dtype=np.float32)
