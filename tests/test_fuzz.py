@@ -32,7 +32,7 @@ from napari_segany.io.session_store import load_state, save_state
 from napari_segany.models import registry
 from napari_segany.models.nano.network import Nano, NanoConfig
 from napari_segany.models.nano.weights import save_weights
-from napari_segany.session.session import Session
+from napari_segany.session.propagating_session import PropagatingSession as Session
 from tests.fakes import DiscModel
 from tests.session.conftest import ArrayFrames, ArrayLabels
 

@@ -13,7 +13,7 @@ from napari_segany.models.sam2.layouts import LAYOUTS, from_published, from_tran
 from napari_segany.models.sam2.network import SIZES, HieraSize, Sam2, Sam2Config, build_sam2
 from napari_segany.models.sam2.predictor import Sam2Embedding, Sam2Model
 from napari_segany.models.sam2.selection import MotionSelection
-from napari_segany.session.session import Session
+from napari_segany.session.propagating_session import PropagatingSession as Session
 from tests.models.conformance import ImageModelConformance, picture
 from tests.models.tracking_parity import (
     TOLERANCE,

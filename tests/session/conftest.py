@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_segany.core.intensity import IntensityRange
-from napari_segany.session.session import Session
+from napari_segany.session.propagating_session import PropagatingSession as Session
 from tests.fakes import DiscModel
 
 

@@ -22,7 +22,7 @@ from napari_segany.core.intensity import IntensityRange
 from napari_segany.core.state import TABLES, ImageReference, SessionState
 from napari_segany.io.session_store import replay
 from napari_segany.io.state_codec import encode_value
-from napari_segany.session.session import Session
+from napari_segany.session.propagating_session import PropagatingSession as Session
 from tests.fakes import RADIUS, DiscModel, disc
 from tests.session.conftest import ArrayFrames, ArrayLabels
 

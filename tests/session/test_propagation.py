@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from napari_segany.core.masks import Candidates
-from napari_segany.session.session import Session
+from napari_segany.session.propagating_session import PropagatingSession as Session
 from tests.fakes import DiscModel, disc
 from tests.session.conftest import ArrayFrames, ArrayLabels
 

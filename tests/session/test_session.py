@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from napari_segany.core.errors import InvalidImageError, InvalidLabelsError, InvalidPromptError
-from napari_segany.session.session import CANDIDATES_KEPT, EMBEDDINGS_KEPT, Session
+from napari_segany.session.propagating_session import PropagatingSession as Session
+from napari_segany.session.session import CANDIDATES_KEPT, EMBEDDINGS_KEPT
 from tests.fakes import DiscModel, disc
 from tests.session.conftest import ArrayFrames, ArrayLabels
 

@@ -28,7 +28,7 @@ from napari_segany.gui.keys import key_of
 from napari_segany.gui.layer_choice import LayerChoice
 from napari_segany.gui.preferences import preference
 from napari_segany.gui.timeline import Timeline
-from napari_segany.session.session import Direction
+from napari_segany.session.propagating_session import Direction
 
 DIRECTIONS: tuple[Direction, ...] = ("both", "forward", "backward")
 STRATEGIES: tuple[Strategy, ...] = ("highest", "balanced", "largest", "smallest")

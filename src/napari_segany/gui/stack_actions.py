@@ -9,7 +9,7 @@ from napari.utils.notifications import show_info, show_warning
 
 from napari_segany.gui.open_stack import OpenStack
 from napari_segany.gui.timeline import Course
-from napari_segany.session.session import Direction, Session
+from napari_segany.session.propagating_session import Direction, PropagatingSession
 
 if TYPE_CHECKING:
     from napari_segany.gui.controller import Controller
@@ -21,7 +21,7 @@ MEASURED_AT_ONCE = 8
 Range = tuple[list[int] | None, int, int, Direction]
 
 
-def count_frames(session: Session, start: int, stop: int, direction: Direction) -> int:
+def count_frames(session: PropagatingSession, start: int, stop: int, direction: Direction) -> int:
     """How many frames a propagation is going to visit."""
     known = [frame for _, frame in (*session.prompts, *session.accepted) if start <= frame < stop]
     if direction == "forward" and known:

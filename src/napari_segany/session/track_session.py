@@ -11,11 +11,11 @@ from napari_segany.core.masks import bounding_box
 from napari_segany.core.state import TABLES
 from napari_segany.session.doubts import Doubt, find_doubts
 from napari_segany.session.history import LabelEdit, Step
-from napari_segany.session.session import Session
+from napari_segany.session.propagating_session import PropagatingSession
 
 
-class TrackSession(Session):
-    """A `Session` with edits of whole objects; each is one step to undo."""
+class TrackSession(PropagatingSession):
+    """A `PropagatingSession` with edits of whole objects; each is one step to undo."""
 
     def doubts(self) -> list[Doubt]:
         """Where to look first: likely switches, jumps, sudden sizes, gaps and low scores; accepted masks are right."""
