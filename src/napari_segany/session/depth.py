@@ -16,8 +16,8 @@ from napari_segany.session.completing import CompletingTracker
 
 #: Frames before and after one on which objects are known, and objects, that are tried.
 FRAMES, OBJECTS = 4, 8
-#: By how much a model's drawing of whole objects must be surer than its memory of them for a stack to be of depth.
-SURER = 0.09
+#: A memory is surest in time. Where twice its score is above that of whole drawn objects by more, a stack is of time.
+TIME_BEGINS = 0.81
 
 
 def goes_through_depth(
@@ -46,11 +46,13 @@ def goes_through_depth(
         range(middle + 1, min(middle + 1 + FRAMES, len(frames))),
         range(middle - 1, max(middle - 1 - FRAMES, -1), -1),
     ]
-    sure = []
+    sure: list[float] = []
     for tracker in (CompletingTracker(model, frames), begin_memory(model, len(frames), settings)):
         tracker.condition(middle, embed(middle), given)
-        sure.append([score for way in ways for score in _scores(tracker, way, embed, list(given))])
-    return bool(np.mean(sure[0] or [0.0]) > np.mean(sure[1] or [0.0]) + SURER)
+        scores = [score for way in ways for score in _scores(tracker, way, embed, list(given))]
+        sure.append(float(np.mean(scores or [0.0])))
+    drawn, remembered = sure
+    return drawn > max(2 * remembered - TIME_BEGINS, 0.0)
 
 
 def _scores(tracker: Tracker, way: range, embed: Callable[[int], Embedding], objects: Sequence[int]) -> list[float]:

@@ -41,6 +41,8 @@ SAME_BOX = 0.8
 #: Added to the logits of what boxes and single clicks are answered with: on training images outlines drawn at these
 #: heights overlap the truth the most. The decoder is a little too careful in a box, and too generous without one.
 BOXED_WIDENING, CLICKED_WIDENING = 0.5, -0.25
+#: The same for objects that are drawn in depth.
+DRAWN_WIDENING = 0.5
 #: What so many earlier prompts were answered with is kept, 16 KB each.
 RECENT_DRAWN = 128
 #: Prompts decoded at once: more only costs memory.
@@ -275,7 +277,7 @@ class NanoModel:
                 torch.from_numpy(values[part]).to(device=self.device, dtype=self.dtype)
                 for values in (pixels, given, seen)
             )
-            drawn[part] = self.network.volume.from_all_sides(*windows).float().cpu().numpy()
+            drawn[part] = self.network.volume.from_all_sides(*windows).float().cpu().numpy() + DRAWN_WIDENING
 
         in_batches(range(len(pixels)), BATCH, draw)
         return drawn
