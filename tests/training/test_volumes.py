@@ -11,6 +11,7 @@ from skimage.io import imsave
 
 from napari_segany.models.nano.volume_network import VOLUME_WINDOW, VolumeNetwork
 from napari_segany.training import volumes
+from napari_segany.training.folder import read_stacks
 from napari_segany.training.generate.stacks import nuclei_3d
 from napari_segany.training.generate.volumes import bent, deep, tissue_3d
 from napari_segany.training.volumes import Volume, Window, draw, stacked, train_volumes, volume_loss, windows
@@ -114,3 +115,29 @@ def test_a_network_learns_and_is_saved_on_the_way(monkeypatch: pytest.MonkeyPatc
     before, saved = loss(), []
     train_volumes(None, network, 0.2, save=lambda: saved.append(loss()))
     assert len(saved) >= 5 and loss() < 0.9 * before
+
+
+def test_only_stacks_in_depth_are_learned_from_and_deep_ones_from_three_sides(tmp_path: Path) -> None:
+    shapes = {"cube": (24, 28, 26), "flat": (8, 28, 26), "film": (24, 28, 26)}
+    items = []
+    for name, shape in shapes.items():
+        imsave(tmp_path / f"{name}.tif", np.zeros(shape, np.uint8), check_contrast=False)
+        items.append({"axes": "TYX" if name == "film" else "ZYX", "image": f"{name}.tif", "labels": f"{name}.tif"})
+    (tmp_path / "index.json").write_text(json.dumps([{**item, "modality": item["image"]} for item in items]))
+    found = {name: [image.shape for image, _ in pairs] for name, pairs in read_stacks(tmp_path, ("ZYX",)).items()}
+    assert found == {"cube.tif": [(24, 28, 26), (28, 24, 26), (26, 24, 28)], "flat.tif": [(8, 28, 26)]}
+    assert "film.tif" in read_stacks(tmp_path)
+
+
+def test_a_blur_across_spares_the_planes_and_what_is_told_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    volume = Volume.of(*nuclei_3d(np.random.default_rng(1), noise=0.01))
+    seen = {}
+    for most in (0.01, 0.5):
+        monkeypatch.setattr(volumes, "BLUR_ACROSS", most)
+        drawn = [draw(volume, np.random.default_rng(seed)) for seed in range(30)]
+        seen[most] = [window for window in drawn if window is not None]
+    assert len(seen[0.01]) == len(seen[0.5]) > 15
+    # The same rolls of the dice: the truth is the same, and between planes there is less difference.
+    assert all(torch.equal(a.own, b.own) for a, b in zip(seen[0.01], seen[0.5], strict=True))
+    steps = {most: [float(w.pixels.diff(dim=0).abs().mean()) for w in ones] for most, ones in seen.items()}
+    assert np.mean(steps[0.5]) < 0.95 * np.mean(steps[0.01])

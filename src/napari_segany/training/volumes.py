@@ -152,13 +152,13 @@ def draw(volume: Volume, rng: Rng) -> Window | None:
     matrix = _tilted(rng, size / shape.object_size, LEANING * size / len(planes))
     pixels, own, seen = _cut(volume, object_id, centre, matrix)
     inside = own > 0.5
-    pixels = _changed(pixels, BLUR_ACROSS * np.count_nonzero(inside.any(axis=(1, 2))), rng)
     if chance(rng, 0.25):
         inside = _redrawn(inside, 1.0 if chance(rng, 0.5) else -1.0)
     middle = shape.reach
     inside &= seen
     if inside[middle].sum() < LEAST_CELLS or inside.sum() < 2 * LEAST_CELLS:
         return None
+    pixels = _changed(pixels, BLUR_ACROSS * np.count_nonzero(inside.any(axis=(1, 2))), rng)
     given = np.zeros(inside.shape, dtype=np.float32)
     found = chance(rng, 0.25)
     first = _spoiled(inside[middle], rng) if found else inside[middle]
