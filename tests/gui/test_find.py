@@ -257,8 +257,9 @@ def test_objects_are_tracked_through_the_stack(open_bench: Any, seen: Seen) -> N
     assert np.asarray(bench.output).any(axis=(1, 2)).all()
 
 
+@pytest.mark.parametrize("by", ["cancel", "stop"])
 def test_tracking_can_be_cancelled_before_any_plane_is_certain(
-    open_bench: Any, seen: Seen, monkeypatch: pytest.MonkeyPatch
+    open_bench: Any, seen: Seen, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     bench = open_bench(islands(8))
     shown: list[tuple[int, int]] = []
@@ -275,11 +276,14 @@ def test_tracking_can_be_cancelled_before_any_plane_is_certain(
     bench.widget.concepts.track.click()
     bench.qtbot.waitUntil(lambda: (2, 8) in shown, timeout=10_000)
     assert not np.asarray(bench.output).any()
-    bench.widget.propagate.cancel.click()
+    concepts, propagate = bench.widget.concepts, bench.widget.propagate
+    assert concepts.head.text() == "Find: 2 of 8 planes" and concepts.stop.isEnabled()
+    (propagate.cancel if by == "cancel" else concepts.stop).click()
     go_on.set()
     bench.qtbot.waitUntil(lambda: bool(np.asarray(bench.output)[2].any()), timeout=10_000)
     bench.settle()
     assert np.asarray(bench.output).any(axis=(1, 2)).tolist() == [True] * 3 + [False] * 5
+    assert not concepts.stop.isEnabled() and not propagate.cancel.isEnabled()
 
 
 def test_found_objects_go_with_their_image(open_bench: Any, seen: Seen) -> None:

@@ -95,6 +95,8 @@ class Controller(QObject):
     tracks_shown_changed = QtSignal(bool)
     #: Tiles of a plane in which objects were looked for, and all of them; Qt carries it to the window's thread.
     search_progressed = QtSignal(int, int)
+    #: Planes looked at for objects to track, planes in all.
+    track_progressed = QtSignal(int, int)
     #: Other objects were found, or another threshold was chosen.
     found_changed = QtSignal()
     #: The model knows these words for concepts, all phrases when there are none.

@@ -114,7 +114,7 @@ class FindActions:
         self.only_seen = only_seen
 
     def stop(self) -> None:
-        """End the search after the tile in hand, with what was found until then."""
+        """End the search after the tile in hand, or tracking after the plane, with what was found until then."""
         self._stopped.set()
 
     def _search(
@@ -228,11 +228,17 @@ class FindActions:
         settings = TrackSettings(find=FindSettings(threshold=self.threshold), divisions=divisions)
 
         def begin(stack: OpenStack) -> None:
+            self._stopped = stopped = Event()
+
             def visits(progress: Progress) -> Iterator[tuple[int, Any]]:
+                def looked(done: int, total: int) -> bool:
+                    controller.track_progressed.emit(done, total)
+                    return progress(done, total) is not False and not stopped.is_set()
+
                 known = len(stack.session.tracks)
                 asked = text.strip() or None, shown, others, frame, start, stop, settings
-                yield from stack.session.track(*asked, progress=progress)
-                if len(stack.session.tracks) == known:
+                yield from stack.session.track(*asked, progress=looked)
+                if len(stack.session.tracks) == known and not stopped.is_set():
                     raise InvalidPromptError(NOTHING)
 
             controller.jobs.submit(lambda: None, lambda _: controller.propagation.start(visits, stop - start))

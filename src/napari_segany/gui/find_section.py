@@ -60,7 +60,7 @@ class FindSection(Section):
         self.rest = button("The rest", "Suggest what is not in the labels yet, after the objects that are.")
         self.only_seen = QCheckBox("only what is seen")
         self.only_seen.setToolTip("Find, and The rest, look only at the part of the plane that is on the canvas.")
-        self.stop = button("Stop", "End the search of a large plane, and show what was found until then.")
+        self.stop = button("Stop", "End the search of a large plane, or tracking, and keep what was found until then.")
         self.stop.setEnabled(False)
         self.accept_one = button("Yes", "Accept the yellow object and look at the next.", "accept_suggestion")
         self.reject_one = button("No", "Drop the yellow object and look at the next.", "reject_suggestion")
@@ -93,10 +93,15 @@ class FindSection(Section):
         self.text.addItems(list(words) or SUGGESTIONS)
         self.text.setEditText(typed)
 
-    def show_progress(self, done: int, total: int) -> None:
-        """Tell how many tiles of the plane were searched."""
+    def show_progress(self, done: int, total: int, what: str = "tiles") -> None:
+        """Tell how many tiles of the plane were searched, or how many planes."""
         self.stop.setEnabled(done < total)
-        self.set_title(f"Find: {done} of {total} tiles")
+        self.set_title(f"Find: {done} of {total} {what}")
+
+    def show_running(self, running: bool) -> None:
+        """Leave nothing to stop when a run along the stack has ended."""
+        if not running:
+            self.stop.setEnabled(False)
 
     def show_found(self, found: Instances | None) -> None:
         """List objects, the best first."""

@@ -179,9 +179,11 @@ class SegmentWidget(QWidget):
         controller.view_changed.connect(self._show_view)
         controller.found_changed.connect(self._show_found)
         controller.search_progressed.connect(self.concepts.show_progress)
+        controller.track_progressed.connect(self._show_tracked)
         controller.words_changed.connect(self.concepts.offer_words)
         controller.output_changed.connect(lambda: self.images.output.choose(controller.output.layer))
         controller.propagation.running_changed.connect(self.propagate.show_running)
+        controller.propagation.running_changed.connect(self.concepts.show_running)
         controller.propagation.progressed.connect(self.propagate.show_progress)
         controller.memory_changed.connect(self.models.memory.setText)
         for queue in (controller.jobs, controller.propagation):
@@ -195,6 +197,11 @@ class SegmentWidget(QWidget):
         controller.models.arrived.connect(self._list_models)
         controller.models.downloading.running_changed.connect(self.models.show_running)
         controller.models.downloading.progressed.connect(self.models.show_progress)
+
+    def _show_tracked(self, done: int, total: int) -> None:
+        # What a cancelled run still tells is of no interest.
+        if self.controller.propagation.running:
+            self.concepts.show_progress(done, total, "planes")
 
     def reveal(self, section: Section) -> None:
         """Unfold a section and bring it into view."""
