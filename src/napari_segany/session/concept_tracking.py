@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_segany.core.boxes import box_iou
 from napari_segany.core.instances import common_pixels, found_iou
 from napari_segany.core.motion import BoxMotion
 from napari_segany.core.protocols import Embedding
@@ -205,10 +206,16 @@ def _without_merged(detected: Detected, followed: dict[int, Carried]) -> tuple[D
 
     The memory knows each of them from frames on which they were apart.
     """
+    if not detected.carried or not followed:
+        return detected, frozenset()
+    ids = list(followed)
     areas = {i: np.count_nonzero(carried.patch) for i, carried in followed.items()}
+    boxes = [np.array([one.box for one in some], dtype=np.float64) for some in (detected.carried, followed.values())]
+    near = box_iou(boxes[0][:, None], boxes[1][None]) > 0
     kept, touching = [], set()
     for place, one in enumerate(detected.found):
-        within = [i for i, carried in followed.items() if common_pixels(carried.found, one) > MERGED * areas[i]]
+        beside = [ids[j] for j in np.flatnonzero(near[place])]
+        within = [i for i in beside if common_pixels(followed[i].found, one) > MERGED * areas[i]]
         apart = [
             i for i in within if all(found_iou(followed[i].found, followed[j].found) < APART for j in within if j != i)
         ]
