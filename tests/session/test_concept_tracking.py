@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from napari_segany.core.errors import InvalidPromptError
+from napari_segany.core.instances import Instances
 from napari_segany.core.settings import FindSettings, TrackSettings
 from napari_segany.session import concept_session
 from napari_segany.session.association import assign, mask_overlaps, similarity
@@ -75,6 +76,25 @@ def test_objects_that_touch_for_long_stay_two() -> None:
     session, labels = run(stack)
     assert [(int(frame[33, 23]), int(frame[33, 33])) for frame in labels] == [(1, 2)] * 12
     assert [(track.first, track.last) for track in session.tracks] == [(0, 11)] * 2
+
+
+def test_an_object_of_another_concept_may_hold_several() -> None:
+    class Nested(Islands):
+        """Finds islands, and from the third frame on, as "frame", what lies around them."""
+
+        asked = 0
+
+        def find(self, embedding, described, settings):  # type: ignore[no-untyped-def]
+            if described == "island":
+                return super().find(embedding, described, settings)
+            self.asked += 1
+            around = [((24, 12, 44, 46), np.ones((20, 34), dtype=bool))] if self.asked > 2 else []
+            return Instances.from_patches(embedding.image_shape, around, [0.9] * len(around))
+
+    stack = squares(dict.fromkeys(range(12), (30, 20)), dict.fromkeys(range(12), (30, 30)))
+    session = ConceptSession(ArrayFrames(stack), Nested(), ArrayLabels(stack.shape))
+    list(session.track(["island", "frame"]))
+    assert [track.first for track in session.tracks] == [0, 0, 2]
 
 
 def test_what_was_two_only_at_first_is_not_kept_as_two() -> None:

@@ -40,6 +40,8 @@ class Life:
     Attributes
     ----------
     object_id, born : int
+    concept : int
+        Which of the concepts it is.
     last, before : Carried
         Its latest mask, and the one before that.
     motion : BoxMotion
@@ -52,6 +54,7 @@ class Life:
 
     object_id: int
     born: int
+    concept: int
     last: Carried
     before: Carried
     motion: BoxMotion
@@ -73,7 +76,7 @@ class AssignedRun(ConceptRun):
         answers = self.tracker.follow(frame, embedding, [life.object_id for life in lives]) if lives else {}
         followed = {i: Carried.from_candidates(answer) for i, answer in answers.items()}
         followed = {i: carried for i, carried in followed.items() if not carried.is_empty}
-        detected, touching = _without_merged(self.detect(embedding), followed)
+        detected, touching = self._without_merged(self.detect(embedding), followed)
         now: dict[int, Carried] = {}
         free = set(range(len(detected.carried)))
         for row, column in self._match(lives, followed, detected):
@@ -86,7 +89,7 @@ class AssignedRun(ConceptRun):
                 self._go_without(life, followed.get(life.object_id), life.object_id in touching, now)
         overlaps = mask_overlaps(detected.found, [carried.found for carried in now.values()])
         new = [
-            (detected.carried[j], None if detected.looks is None else detected.looks[j])
+            (detected.carried[j], int(detected.concepts[j]), None if detected.looks is None else detected.looks[j])
             for j in sorted(free)
             if detected.carried[j].score >= self.settings.new_threshold
             and overlaps[j].max(initial=0.0) < self.settings.new_overlap
@@ -99,6 +102,33 @@ class AssignedRun(ConceptRun):
         """See `ConceptRun.drop`."""
         del self.lives[object_id]
         self.tracker.forget(object_id)
+
+    def _without_merged(self, detected: Detected, followed: dict[int, Carried]) -> tuple[Detected, frozenset[int]]:
+        """Leave out detections that are several tracks of a concept in one, which touch; and the ids of these tracks.
+
+        The memory knows each of them from frames on which they were apart.
+        """
+        if not detected.carried or not followed:
+            return detected, frozenset()
+        ids = list(followed)
+        areas = {i: np.count_nonzero(carried.patch) for i, carried in followed.items()}
+        concepts = np.array([self.lives[i].concept for i in ids])
+        boxes = [np.array([one.box for one in some], dtype=float) for some in (detected.carried, followed.values())]
+        near = (box_iou(boxes[0][:, None], boxes[1][None]) > 0) & (detected.concepts[:, None] == concepts)
+        kept, touching = [], set()
+        for place, one in enumerate(detected.found):
+            beside = [ids[j] for j in np.flatnonzero(near[place])]
+            within = [i for i in beside if common_pixels(followed[i].found, one) > MERGED * areas[i]]
+            apart = [
+                i
+                for i in within
+                if all(found_iou(followed[i].found, followed[j].found) < APART for j in within if j != i)
+            ]
+            if len(apart) > 1:
+                touching.update(apart)
+            else:
+                kept.append(place)
+        return detected.only(kept), frozenset(touching)
 
     def _match(self, lives: list[Life], followed: dict[int, Carried], detected: Detected) -> list[tuple[int, int]]:
         """Pairs (place in `lives`, detection)."""
@@ -150,28 +180,28 @@ class AssignedRun(ConceptRun):
         self,
         frame: int,
         embedding: Embedding,
-        new: Sequence[tuple[Carried, np.ndarray | None]],
+        new: Sequence[tuple[Carried, int, np.ndarray | None]],
         now: dict[int, Carried],
     ) -> dict[int, int]:
         """Begin tracks; a new object out of one that has shrunk makes two daughters of it."""
         parents: dict[int, int] = {}
         older = [life for life in self.lives.values() if life.object_id in now]
-        for carried, look in new:
+        for carried, concept, look in new:
             parent = next((life for life in older if _is_part(carried, life, now)), None)
-            born = self._birth(frame, embedding, carried, look)
+            born = self._birth(frame, embedding, carried, concept, look)
             if parent is not None and self.settings.divisions:
                 older.remove(parent)
                 self.drop(parent.object_id)
-                sister = self._birth(frame, embedding, now[parent.object_id], parent.look)
+                sister = self._birth(frame, embedding, now[parent.object_id], parent.concept, parent.look)
                 now[sister] = now.pop(parent.object_id)
                 parents.update({born: parent.object_id, sister: parent.object_id})
             now[born] = carried
         return parents
 
-    def _birth(self, frame: int, embedding: Embedding, carried: Carried, look: np.ndarray | None) -> int:
+    def _birth(self, frame: int, embedding: Embedding, carried: Carried, concept: int, look: np.ndarray | None) -> int:
         object_id = self.new_id()
         motion = BoxMotion(np.array([carried.box], dtype=np.float64))
-        self.lives[object_id] = Life(object_id, frame, carried, carried, motion, look)
+        self.lives[object_id] = Life(object_id, frame, concept, carried, carried, motion, look)
         self.teach(frame, embedding, object_id, carried)
         return object_id
 
@@ -199,31 +229,6 @@ class AssignedRun(ConceptRun):
 def _move(life: Life, carried: Carried) -> None:
     life.motion.update(np.array([carried.box], dtype=np.float64), np.array([True]))
     life.before, life.last = life.last, carried
-
-
-def _without_merged(detected: Detected, followed: dict[int, Carried]) -> tuple[Detected, frozenset[int]]:
-    """Leave out detections that are several tracks in one, which touch; and the ids of these tracks.
-
-    The memory knows each of them from frames on which they were apart.
-    """
-    if not detected.carried or not followed:
-        return detected, frozenset()
-    ids = list(followed)
-    areas = {i: np.count_nonzero(carried.patch) for i, carried in followed.items()}
-    boxes = [np.array([one.box for one in some], dtype=np.float64) for some in (detected.carried, followed.values())]
-    near = box_iou(boxes[0][:, None], boxes[1][None]) > 0
-    kept, touching = [], set()
-    for place, one in enumerate(detected.found):
-        beside = [ids[j] for j in np.flatnonzero(near[place])]
-        within = [i for i in beside if common_pixels(followed[i].found, one) > MERGED * areas[i]]
-        apart = [
-            i for i in within if all(found_iou(followed[i].found, followed[j].found) < APART for j in within if j != i)
-        ]
-        if len(apart) > 1:
-            touching.update(apart)
-        else:
-            kept.append(place)
-    return detected.only(kept), frozenset(touching)
 
 
 def _is_part(carried: Carried, life: Life, now: dict[int, Carried]) -> bool:
