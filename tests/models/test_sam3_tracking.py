@@ -221,7 +221,7 @@ def our_run(oracle: Sam3VideoModel, video: torch.Tensor) -> list[dict[int, Any]]
         return Sam3Embedding((GRID, GRID), model.name, *network.encode(video[frame][None]))
 
     described = Described(network.detector.text(WORDS), shown=False)
-    run = PublishedRun(model, model.tracker(len(video)), embed, [described], 0, SETTINGS)
+    run = PublishedRun(model, embed, [described], 0, SETTINGS, model.tracker(len(video)))
     return [tracked.found for tracked in run.frames(range(len(video)))]
 
 

@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from napari_segany.core.boxes import box_iou
-from napari_segany.core.instances import Found, found_iou
+from napari_segany.core.instances import Found, common_pixels, found_iou
 from napari_segany.core.settings import TrackSettings
 
 
 def mask_overlaps(first: Sequence[Found], second: Sequence[Found]) -> np.ndarray:
     """IoU of every mask with every other, (N, M) float64."""
-    overlaps = np.zeros((len(first), len(second)))
-    if not overlaps.size:
-        return overlaps
-    boxes = [np.array([box for box, _ in found], dtype=np.float64) for found in (first, second)]
+    return _of_pairs(found_iou, first, second)
+
+
+def mask_shares(first: Sequence[Found], second: Sequence[Found]) -> np.ndarray:
+    """Share of every mask's area that lies in every other, (N, M) float64."""
+    return _of_pairs(lambda one, other: common_pixels(one, other) / np.count_nonzero(one[1]), first, second)
+
+
+def _of_pairs(measure: Callable[[Found, Found], float], first: Sequence[Found], second: Sequence[Found]) -> np.ndarray:
+    """What is measured of every pair of masks, (N, M) float64; 0 where their boxes do not meet."""
+    found = np.zeros((len(first), len(second)))
+    if not found.size:
+        return found
+    boxes = [np.array([box for box, _ in masks], dtype=np.float64) for masks in (first, second)]
     for i, j in zip(*np.nonzero(box_iou(boxes[0][:, None], boxes[1][None]) > 0), strict=True):
-        overlaps[i, j] = found_iou(first[i], second[j])
-    return overlaps
+        found[i, j] = measure(first[i], second[j])
+    return found
 
 
 def similarity(

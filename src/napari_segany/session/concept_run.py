@@ -70,31 +70,27 @@ class Detected(NamedTuple):
         return Detected([self.carried[place] for place in kept], self.concepts[kept], looks)
 
 
+@dataclass(eq=False)
 class DetectingRun(ABC):
     """Going through frames and detecting on each.
 
-    Parameters
+    Attributes
     ----------
     model : ConceptModel
     embed : callable
         Gives the embedding of a frame.
     concepts : described concepts
         What `model.describe` made; objects of all of them are followed together.
-    first_id : int
-        Id of the first object.
+    next_id : int
+        Id of the next object.
     settings : TrackSettings
     """
 
-    def __init__(
-        self,
-        model: ConceptModel,
-        embed: Callable[[int], Embedding],
-        concepts: Sequence[Any],
-        first_id: int,
-        settings: TrackSettings,
-    ) -> None:
-        self.model, self.embed = model, embed
-        self.concepts, self.next_id, self.settings = concepts, first_id, settings
+    model: ConceptModel
+    embed: Callable[[int], Embedding]
+    concepts: Sequence[Any]
+    next_id: int
+    settings: TrackSettings
 
     @abstractmethod
     def frames(self, span: range, progress: Progress | None = None) -> Iterator[Tracked]:
@@ -124,27 +120,16 @@ class DetectingRun(ABC):
         return self.next_id - 1
 
 
+@dataclass(eq=False)
 class ConceptRun(DetectingRun):
     """Detection and tracking over a range of frames.
 
-    Parameters
+    Attributes
     ----------
     tracker : Tracker
-    model, embed, concepts, first_id, settings
-        See `DetectingRun`.
     """
 
-    def __init__(
-        self,
-        model: ConceptModel,
-        tracker: Tracker,
-        embed: Callable[[int], Embedding],
-        concepts: Sequence[Any],
-        first_id: int,
-        settings: TrackSettings,
-    ) -> None:
-        super().__init__(model, embed, concepts, first_id, settings)
-        self.tracker = tracker
+    tracker: Tracker
 
     def frames(self, span: range, progress: Progress | None = None) -> Iterator[Tracked]:
         """Visit frames in order; each is given out when its young tracks have been confirmed or dropped."""

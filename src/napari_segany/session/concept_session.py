@@ -221,12 +221,13 @@ class ConceptSession(TrackSession):
         taken = max(int(self.store.read(at).max()) for at in span)
         first = max(self.next_object_id(), taken + 1)
         self._removed.clear()
-        whole = WholeRun(network, self.frames, self.embedding, concepts, first, settings)
+        asked = network, self.embedding, concepts, first, settings
+        whole = WholeRun(*asked, self.frames)
         if settings.rule == "assignment" and self._goes_through_depth(whole, span):
             return self._track(whole, span, progress)
         kind = PublishedRun if settings.rule == "published" else AssignedRun
         memory = begin_memory(network, len(self.frames), self.settings)
-        return self._track(kind(network, memory, self.embedding, concepts, first, settings), span, progress)
+        return self._track(kind(*asked, memory), span, progress)
 
     def _goes_through_depth(self, run: WholeRun, span: range) -> bool:
         """Whether objects are whole ones in space, and the model draws such; where nobody said, some are tried."""

@@ -8,16 +8,14 @@ rules are in `published_tracking`; matching is ours, see `association`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from napari_segany.core.boxes import box_iou
 from napari_segany.core.instances import common_pixels, found_iou
 from napari_segany.core.motion import BoxMotion
 from napari_segany.core.protocols import Embedding
-from napari_segany.session.association import assign, mask_overlaps, similarity
+from napari_segany.session.association import assign, mask_overlaps, mask_shares, similarity
 from napari_segany.session.carried import Carried
 from napari_segany.session.concept_run import ConceptRun, Detected, Tracked
 
@@ -63,12 +61,11 @@ class Life:
     missing: int = 0
 
 
+@dataclass(eq=False)
 class AssignedRun(ConceptRun):
     """Tracks and detections matched by the assignment of greatest likeness."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.lives: dict[int, Life] = {}
+    lives: dict[int, Life] = field(default_factory=dict)
 
     def visit(self, frame: int, embedding: Embedding) -> Tracked:
         """See `ConceptRun.visit`."""
@@ -108,24 +105,19 @@ class AssignedRun(ConceptRun):
 
         The memory knows each of them from frames on which they were apart.
         """
-        if not detected.carried or not followed:
-            return detected, frozenset()
         ids = list(followed)
-        areas = {i: np.count_nonzero(carried.patch) for i, carried in followed.items()}
-        concepts = np.array([self.lives[i].concept for i in ids])
-        boxes = [np.array([one.box for one in some], dtype=float) for some in (detected.carried, followed.values())]
-        near = (box_iou(boxes[0][:, None], boxes[1][None]) > 0) & (detected.concepts[:, None] == concepts)
-        kept, touching = [], set()
-        for place, one in enumerate(detected.found):
-            beside = [ids[j] for j in np.flatnonzero(near[place])]
-            within = [i for i in beside if common_pixels(followed[i].found, one) > MERGED * areas[i]]
-            apart = [
-                i
-                for i in within
-                if all(found_iou(followed[i].found, followed[j].found) < APART for j in within if j != i)
-            ]
+        masks = [carried.found for carried in followed.values()]
+        inside = mask_shares(masks, detected.found) > MERGED
+        inside &= np.array([self.lives[i].concept for i in ids], dtype=int)[:, None] == detected.concepts
+        kept: list[int] = []
+        touching: set[int] = set()
+        for place, within in enumerate(map(np.flatnonzero, inside.T)):
+            some = [masks[j] for j in within]
+            overlaps = mask_overlaps(some, some)
+            np.fill_diagonal(overlaps, 0.0)
+            apart = within[(overlaps < APART).all(axis=1)]
             if len(apart) > 1:
-                touching.update(apart)
+                touching.update(ids[j] for j in apart)
             else:
                 kept.append(place)
         return detected.only(kept), frozenset(touching)

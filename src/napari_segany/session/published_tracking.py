@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -47,14 +46,13 @@ class Life:
     hidden: int = NEVER
 
 
+@dataclass(eq=False)
 class PublishedRun(ConceptRun):
     """SAM 3's rules."""
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.lives: dict[int, Life] = {}
-        #: Frames on which a track (second) has shared its detection with an older one (first).
-        self.shared: Counter[tuple[int, int]] = Counter()
+    lives: dict[int, Life] = field(default_factory=dict)
+    #: Frames on which a track (second) has shared its detection with an older one (first).
+    shared: Counter[tuple[int, int]] = field(default_factory=Counter)
 
     def visit(self, frame: int, embedding: Embedding) -> Tracked:
         """See `ConceptRun.visit`."""

@@ -73,9 +73,9 @@ def find_solids(model: Any, planes: FrameSource, concepts: Sequence[Any], settin
 
     run: DetectingRun
     if isinstance(model, VolumeModel):
-        run = WholeRun(model, planes, embed, concepts, 1, settings)
+        run = WholeRun(model, embed, concepts, 1, settings, planes)
     else:
-        run = AssignedRun(model, begin_memory(model, depth, PropagationSettings()), embed, concepts, 1, settings)
+        run = AssignedRun(model, embed, concepts, 1, settings, begin_memory(model, depth, PropagationSettings()))
     labels = np.zeros((depth, height, width), dtype=np.int32)
     scores: dict[int, list[float]] = {}
     last: dict[int, int] = {}

@@ -7,8 +7,8 @@ where they end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -17,8 +17,7 @@ import numpy as np
 from napari_segany.core.boxes import box_iou
 from napari_segany.core.errors import UnreadableError
 from napari_segany.core.instances import common_pixels
-from napari_segany.core.protocols import Embedding, FrameSource, VolumeModel
-from napari_segany.core.settings import TrackSettings
+from napari_segany.core.protocols import FrameSource
 from napari_segany.session.association import mask_overlaps
 from napari_segany.session.carried import Carried
 from napari_segany.session.completing import CompletingTracker
@@ -73,33 +72,25 @@ class Whole:
         return common > COVERED * min(self.size, other.size)
 
 
+@dataclass(eq=False)
 class WholeRun(DetectingRun):
     """Detection over planes, and completion of what is detected.
 
     Of the settings only what concerns detection counts.
 
-    Parameters
+    Attributes
     ----------
     model : ConceptModel that is a VolumeModel
     planes : FrameSource
-    embed, concepts, first_id, settings
-        See `DetectingRun`.
+    open : objects that something surer may still cover
+    settled : object id -> Whole
+        Those that reach onto planes not given out yet.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        planes: FrameSource,
-        embed: Callable[[int], Embedding],
-        concepts: Sequence[Any],
-        first_id: int,
-        settings: TrackSettings,
-    ) -> None:
-        super().__init__(model, embed, concepts, first_id, settings)
-        self.drawer: VolumeModel = model
-        self.planes = planes
-        self.open: list[Whole] = []
-        self.settled: dict[int, Whole] = {}
+    model: Any
+    planes: FrameSource
+    open: list[Whole] = field(default_factory=list)
+    settled: dict[int, Whole] = field(default_factory=dict)
 
     def frames(self, span: range, progress: Progress | None = None) -> Iterator[Tracked]:
         """Visit planes in order; each is given out when no object that may be on it is open any more."""
@@ -147,7 +138,7 @@ class WholeRun(DetectingRun):
 
     def _drawn(self, frame: int, new: Sequence[Carried], span: range) -> list[Whole]:
         """Objects in all of depth from their masks on a plane."""
-        tracker = CompletingTracker(self.drawer, self.planes)
+        tracker = CompletingTracker(self.model, self.planes)
         known = {j: carried.mask for j, carried in enumerate(new)}
         masks = [{frame: carried} for carried in new]
         for step in (1, -1):
