@@ -104,6 +104,15 @@ class VolumeWindow:
         )
         return rows[:, None] & cols
 
+    def continued(self, cells: np.ndarray) -> np.ndarray:
+        """Values of cells (..., side, side) with those of cells beyond the image replaced by the nearest in it.
+
+        Pixels on the image's edge lie between the two.
+        """
+        rows, cols = (np.flatnonzero(self.inside.any(axis=axis)) for axis in (1, 0))
+        at = np.arange(self.shape.side)
+        return cells[..., at.clip(rows[0], rows[-1])[:, None], at.clip(cols[0], cols[-1])]
+
     def sampled(self, pixels: np.ndarray, origin: tuple[int, int]) -> np.ndarray:
         """Values (h, w) of a part of a plane, which begins at `origin` and reaches over the window, at the cells.
 
