@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from napari_segany.models.layers.linear import linear
 
-#: Scores held at once. On a CPU so few that they stay in its cache.
-SCORES_AT_ONCE = {"cpu": 2**23, "cuda": 2**25, "mps": 2**25}
-#: Rows of a product that processors work on together.
-TILE = 64
+#: Scores of the queries that are worked on together.
+SCORES_AT_ONCE = 2**25
+#: Keys of a tile on a CPU: its scores stay in the cache.
+TILE = 1024
 #: Sums of powers between which nothing that counts was too large or too small for a float.
 SAFE = 1e-30, 1e30
 #: Keys from which on CPUs are slow with the fused kernel in half precision.
@@ -44,25 +44,33 @@ def long_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     -------
     (B, N, D)
     """
-    batch, keys, _ = k.shape
-    rows = max(1, SCORES_AT_ONCE[q.device.type] // keys)
-    rows -= rows % TILE if rows > TILE else 0
+    gather = _gather_in_tiles if q.device.type == "cpu" else _gather
+    parts = math.ceil(q.shape[1] * k.shape[1] / SCORES_AT_ONCE)
     q, k, v = q * q.shape[-1] ** -0.5, k.contiguous(), v.contiguous()
-    out = q.new_empty(batch, q.shape[1], v.shape[-1])
-    for b in range(batch):
-        for part, into in zip(q[b].split(rows), out[b].split(rows), strict=True):
-            into.copy_(_gather(part, k[b], v[b].t()))
+    out = q.new_empty(*q.shape[:2], v.shape[-1])
+    for queries, keys, values, found in zip(q, k, v, out, strict=True):
+        for some, into in zip(queries.chunk(parts), found.chunk(parts), strict=True):
+            into.copy_(gather(some, keys, values))
     return out
 
 
 def _gather(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Gather values (D, M) by the softmax of the scores of queries (N, C) and keys (M, C), (N, D)."""
-    if q.device.type == "cpu":
-        # Neither is the maximum taken off first nor each weight divided by their sum: two passes over all scores less.
-        powers = linear(q / math.log(2), k).exp2_()
-        total = powers.sum(dim=-1, keepdim=True)
-        least, most = total.aminmax()
-        if least > SAFE[0] and most < SAFE[1]:
-            return linear(powers, v) / total
+    """Gather values (M, D) by the softmax of the scores of queries (N, C) and keys (M, C), (N, D)."""
     scores = linear(q, k)
-    return linear(torch.softmax(scores, dim=-1, out=scores), v)
+    return linear(torch.softmax(scores, dim=-1, out=scores), v.t())
+
+
+def _gather_in_tiles(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Do as `_gather`, some keys at a time.
+
+    Neither is the maximum taken off first nor each weight divided by their sum: two passes over all scores less.
+    """
+    q2 = q / math.log(2)
+    total = torch.zeros(len(q), 1)
+    gathered = torch.zeros(len(q), v.shape[1])
+    for keys, values in zip(k.split(TILE), v.split(TILE), strict=True):
+        powers = linear(q2, keys).exp2_()
+        total += powers.sum(dim=-1, keepdim=True)
+        gathered += linear(powers, values.t())
+    least, most = total.aminmax()
+    return gathered / total if least > SAFE[0] and most < SAFE[1] else _gather(q, k, v)
