@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from napari_segany.models.layers.linear import linear
+from napari_segany.models.layers.linear import linear, product
 
 #: Scores of the queries that are worked on together.
 SCORES_AT_ONCE = 2**25
@@ -68,8 +68,9 @@ def _gather_in_tiles(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q2 = q / math.log(2)
     total = torch.zeros(len(q), 1)
     gathered = torch.zeros(len(q), v.shape[1])
+    tile = q.new_empty(len(q) * TILE)
     for keys, values in zip(k.split(TILE), v.split(TILE), strict=True):
-        powers = linear(q2, keys).exp2_()
+        powers = product(q2, keys, tile[: len(q) * len(keys)].view(len(q), -1)).exp2_()
         total += powers.sum(dim=-1, keepdim=True)
         gathered += linear(powers, values.t())
     least, most = total.aminmax()
