@@ -103,14 +103,17 @@ def test_an_object_that_leaves_its_window_is_looked_for_where_it_was_last() -> N
 
 
 @pytest.mark.parametrize("radius", [7.0, 11.5, 16.0])
-def test_an_outline_lies_between_cells_where_logits_cross_zero(radius: float) -> None:
+@pytest.mark.parametrize("place", [(47, 46), (0, 46), (95, 0)])
+def test_an_outline_lies_between_cells_where_logits_cross_zero(radius: float, place: tuple[int, int]) -> None:
+    """In the middle of an image and where its edge cuts the object."""
+
     class Slope(BrightModel):
         def complete(self, pixels: np.ndarray, given: np.ndarray, seen: np.ndarray) -> np.ndarray:
             # An edge as flat as those of trained models: some cells beyond it are but barely outside.
             return super().complete(pixels, given, seen) / 8
 
     y, x = np.mgrid[:96, :96]
-    plane = np.clip((radius - np.hypot(y - 47, x - 46)) / radius + 0.5, 0, 1).astype(np.float32)
+    plane = np.clip((radius - np.hypot(y - place[0], x - place[1])) / radius + 0.5, 0, 1).astype(np.float32)
     found = followed(np.stack([plane] * 5), 2, Slope())
     areas = [np.count_nonzero(found[z]) for z in (1, 3)]
     assert areas == pytest.approx([np.count_nonzero(plane > 0.5)] * 2, rel=0.03)
