@@ -119,6 +119,11 @@ def test_an_outline_lies_between_cells_where_logits_cross_zero(radius: float, pl
     assert areas == pytest.approx([np.count_nonzero(plane > 0.5)] * 2, rel=0.03)
 
 
+def test_an_image_narrower_than_a_cell_keeps_what_is_given() -> None:
+    found = followed(np.ones((5, 2, 300), dtype=np.float32), 2)
+    assert found[2].all()
+
+
 def test_what_is_not_connected_to_the_object_is_another() -> None:
     stack = stack_of([(48.0, 40.0, 9.0) if z not in (5, 6) else None for z in range(10)])
     found = followed(stack, 3)

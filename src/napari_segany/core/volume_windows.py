@@ -96,22 +96,19 @@ class VolumeWindow:
         return y0, x0, y1, x1
 
     @cached_property
-    def inside(self) -> np.ndarray:
-        """(side, side) bool: cells whose centre lies in the image."""
+    def _along(self) -> tuple[np.ndarray, np.ndarray]:
+        """(side,) bool each: rows and columns of cells whose centre lies in the image."""
         at = (np.arange(self.shape.side) - (self.shape.side - 1) / 2) * self.scale
         rows, cols = (
             (c + at >= -0.5) & (c + at <= n - 0.5) for c, n in zip(self.centre, self.image_shape, strict=True)
         )
+        return rows, cols
+
+    @cached_property
+    def inside(self) -> np.ndarray:
+        """(side, side) bool: cells whose centre lies in the image."""
+        rows, cols = self._along
         return rows[:, None] & cols
-
-    def continued(self, cells: np.ndarray) -> np.ndarray:
-        """Values of cells (..., side, side) with those of cells beyond the image replaced by the nearest in it.
-
-        Pixels on the image's edge lie between the two.
-        """
-        rows, cols = (np.flatnonzero(self.inside.any(axis=axis)) for axis in (1, 0))
-        at = np.arange(self.shape.side)
-        return cells[..., at.clip(rows[0], rows[-1])[:, None], at.clip(cols[0], cols[-1])]
 
     def sampled(self, pixels: np.ndarray, origin: tuple[int, int]) -> np.ndarray:
         """Values (h, w) of a part of a plane, which begins at `origin` and reaches over the window, at the cells.
@@ -143,14 +140,17 @@ class VolumeWindow:
 
     @cached_property
     def grid(self) -> LogitsGrid:
-        """How logits of its cells reach a plane's pixels."""
-        side, scale = self.shape.side, self.scale
+        """How logits of its cells reach a plane's pixels; those of cells beyond the image's edge do not."""
         y0, x0, y1, x1 = self.box
-        rows, cols = (
-            linear_interpolation(side, stop - first, *((e - 0.5 - c) / scale + side / 2 for e in (first, stop)))
-            for first, stop, c in zip((y0, x0), (y1, x1), self.centre, strict=True)
-        )
-        return LogitsGrid(self.image_shape, (y0, x0), rows, cols)
+        matrices = []
+        for first, stop, c, inside in zip((y0, x0), (y1, x1), self.centre, self._along, strict=True):
+            cells = np.flatnonzero(inside)
+            matrix = np.zeros((stop - first, self.shape.side), dtype=np.float32)
+            if len(cells):  # an image may be narrower than a cell
+                start, end = ((e - 0.5 - c) / self.scale + self.shape.side / 2 - cells[0] for e in (first, stop))
+                matrix[:, cells] = linear_interpolation(len(cells), stop - first, start, end)
+            matrices.append(matrix)
+        return LogitsGrid(self.image_shape, (y0, x0), matrices[0], matrices[1])
 
 
 @dataclass(frozen=True, eq=False)

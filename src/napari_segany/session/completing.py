@@ -46,8 +46,7 @@ class Drawn:
     def on(self, frame: int) -> Candidates:
         """The object on a plane of the window."""
         logits = self.logits[frame - self.window.frames.start].astype(np.float32)
-        score = np.array([expected_iou(logits[self.window.inside])], dtype=np.float32)
-        return Candidates(logits[None], score, self.window.grid)
+        return Candidates(logits[None], np.array([expected_iou(logits)], dtype=np.float32), self.window.grid)
 
     def reaches(self, frame: int) -> bool:
         """Whether the window shows a plane, and all that it showed of the object in its middle on the way there."""
@@ -167,7 +166,7 @@ class CompletingTracker:
         logits = self.model.complete(shown.pixels, given, shown.seen)
         for object_id, window, own, told in zip(objects, windows, logits, given, strict=True):
             kept = _connected(np.where(window.inside, own, OUTSIDE), told > 0)
-            self.drawn[object_id][middle] = Drawn(window, window.continued(kept).astype(np.float16), shown.damaged)
+            self.drawn[object_id][middle] = Drawn(window, kept.astype(np.float16), shown.damaged)
 
     def _known(self, object_id: int, middle: int) -> dict[int, tuple[Carried, float]]:
         """What is known of an object near a plane: frame -> its mask, and how much that counts."""
