@@ -69,7 +69,7 @@ class Pictures:
         self.widget = SegmentWidget(self.viewer)
         self.viewer.window.add_dock_widget(self.widget, name="Segment")
         self.controller = self.widget.controller
-        self.controller.choose_model(model)
+        self.controller.stacks.choose_model(model)
         self.controller.use_tool("points")
         settle(self.widget)
         # The dock has made the canvas narrower.

@@ -79,7 +79,7 @@ def test_model_learns_what_was_accepted_and_answers_at_once(open_bench: Any, tea
     # The planes accepted on, without what was only propagated there.
     np.testing.assert_array_equal(teacher.given["images"], image[1:3])
     assert [sorted(np.unique(own)) for own in teacher.given["labels"]] == [[0, 1, 2], [0, 3]]
-    assert bench.controller._model.name == "mine"
+    assert bench.controller.stacks.model.name == "mine"
     assert len(bench.widget.adapt.plot.losses) == 3
     text = bench.widget.adapt.result.text()
     assert "from disc" in text and "3 objects" in text and "IoU 0.50 before, 0.75 now" in text
@@ -113,7 +113,7 @@ def test_learning_is_cancelled(learning_bench: Any, teacher: Teacher, warnings_s
     teacher.go_on.set()
     wait(bench)
     assert len(bench.widget.adapt.plot.losses) <= 2 and "cancelled" in warnings_shown[-1]
-    assert bench.controller._model.name == "disc"
+    assert bench.controller.stacks.model.name == "disc"
 
 
 def test_closing_while_a_model_learns(learning_bench: Any, teacher: Teacher, qtbot: Any) -> None:

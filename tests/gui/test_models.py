@@ -77,7 +77,7 @@ def test_a_downloaded_model_answers_at_once(shop: Any, tmp_path: Path) -> None:
     assert (tmp_path / "cache/models/remote.pt").read_bytes() == CONTENT
     assert told[-1] == (len(CONTENT), len(CONTENT))
     assert row(bench, 1)[1] == "yes"
-    assert bench.widget.images.model.currentText() == bench.controller._model.name == "remote"
+    assert bench.widget.images.model.currentText() == bench.controller.stacks.model.name == "remote"
 
 
 def test_cancel_keeps_what_has_arrived(shop: Any, server: Server, tmp_path: Path, warnings_shown: list[str]) -> None:
@@ -138,7 +138,7 @@ def test_checkpoint_chosen_in_the_dialog(shop: Any, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(QFileDialog, "getOpenFileNames", lambda *args: ([str(mine)], ""))
     bench.widget.models.bring.click()
     wait(bench)
-    assert bench.widget.images.model.currentText() == bench.controller._model.name == "mine"
+    assert bench.widget.images.model.currentText() == bench.controller.stacks.model.name == "mine"
     assert row(bench, 2)[3:5] == ["stack, concept", "your own"]
 
 
@@ -235,7 +235,7 @@ def test_the_address_of_another_computer_is_typed(shop: Any, monkeypatch: Any) -
     line = bench.widget.models.device.lineEdit()
     line.clear()
     QTest.keyClicks(line, "tcp://10.0.0.7:8786")
-    assert bench.controller._model.device == "auto", "not while it is typed"
+    assert bench.controller.stacks.model.device == "auto", "not while it is typed"
     QTest.keyClick(line, Qt.Key.Key_Return)
     bench.settle()
     assert asked[-1] == "tcp://10.0.0.7:8786"

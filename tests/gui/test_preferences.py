@@ -52,13 +52,13 @@ def test_defaults_are_chosen_when_the_widget_opens(preferences: Any, open_bench:
     preferences.defaults.device = "cpu"
     preferences.defaults.autosave = False
     bench = open_bench()
-    assert bench.controller._model.name == "other" and bench.controller._model.device == "cpu"
-    assert not bench.controller.autosave and not bench.widget.images.autosave.isChecked()
+    assert bench.controller.stacks.model.name == "other" and bench.controller.stacks.model.device == "cpu"
+    assert not bench.controller.stacks.autosave and not bench.widget.images.autosave.isChecked()
 
 
 def test_a_model_that_is_gone_is_not_missed(preferences: Any, open_bench: Any) -> None:
     preferences.defaults.model = "gone"
-    assert open_bench().controller._model.name == "disc"
+    assert open_bench().controller.stacks.model.name == "disc"
 
 
 def test_icons_and_curves_follow_the_theme(open_bench: Any) -> None:

@@ -156,7 +156,7 @@ def test_negative_point_moved_and_deleted(open_bench: Any) -> None:
     points.remove([0, 1])
     bench.settle()
     assert not bench.preview().any()
-    assert not bench.controller._stacks[bench.controller.view()].session.prompts
+    assert not bench.controller.stacks.get(bench.controller.view()).session.prompts
 
 
 def test_candidates_are_cycled_and_the_chosen_one_accepted(open_bench: Any) -> None:

@@ -96,7 +96,7 @@ def test_divisions_are_drawn_and_exported(open_bench: Any, monkeypatch: Any, tmp
     labels[:4][labels[:4] == 2] = 0
     bench = open_tracks(open_bench, labels, scale=(4, 0.5, 0.5), translate=(0, 10, 0))
     tracks, controller = bench.widget.tracks, bench.controller
-    controller.with_stack(lambda stack: stack.session.parents.update({(2, 4): 1, (3, 4): 1}))
+    controller.stacks.use(lambda stack: stack.session.parents.update({(2, 4): 1, (3, 4): 1}))
     bench.settle()
     tracks.show_tracks.click()
     wait_for_tracks(bench, lambda drawn: drawn == drawn_of(labels))

@@ -50,7 +50,7 @@ class AdaptActions(QObject):
 
             self.learning.start("Learning", work, self._on_taught)
 
-        self._controller.with_stack(begin)
+        self._controller.stacks.use(begin)
 
     def close(self) -> None:
         """Stop what runs and tell nobody."""

@@ -13,9 +13,7 @@ from napari.utils.notifications import show_warning
 from qtpy.QtCore import QObject, QThreadPool, QTimer
 from qtpy.QtCore import Signal as QtSignal  # type: ignore[attr-defined]
 
-from napari_segany import api
 from napari_segany.core.errors import SeganyError
-from napari_segany.core.intensity import DEFAULT_PERCENTILES
 from napari_segany.core.masks import Strategy
 from napari_segany.core.state import Key
 from napari_segany.gui.adapt_actions import AdaptActions
@@ -26,21 +24,16 @@ from napari_segany.gui.layers import PromptLayers, Sign
 from napari_segany.gui.location import Location
 from napari_segany.gui.mask_actions import MaskActions
 from napari_segany.gui.model_actions import ModelActions
-from napari_segany.gui.model_choice import ModelChoice
 from napari_segany.gui.open_stack import OpenStack, by_score
-from napari_segany.gui.opening import close_session, open_session
-from napari_segany.gui.output import Output, largest_id, place_for_labels
-from napari_segany.gui.plane_labels import PlaneLabels
-from napari_segany.gui.preferences import preference
+from napari_segany.gui.output import Output, largest_id
 from napari_segany.gui.preview import Preview
 from napari_segany.gui.propagation import Propagation
 from napari_segany.gui.stack_actions import StackActions
 from napari_segany.gui.stack_view import StackView
+from napari_segany.gui.stacks import Stacks
 from napari_segany.gui.track_actions import TrackActions
 from napari_segany.gui.track_layer import TrackLayer
 
-#: Gigabytes of embeddings that are kept on disk unless the preferences say otherwise.
-KEPT = 2.0
 #: Rest on a plane before it is encoded ahead of the first click, milliseconds.
 PREFETCH_DELAY = 300
 #: The labels shown are redrawn at most this often, milliseconds.
@@ -65,6 +58,7 @@ class Controller(QObject):
 
     Attributes
     ----------
+    stacks : Stacks
     masks : MaskActions
     stack : StackActions
     concepts : FindActions
@@ -101,8 +95,8 @@ class Controller(QObject):
     found_changed = QtSignal()
     #: The model knows these words for concepts, all phrases when there are none.
     words_changed = QtSignal(object)
-    # Qt carries it from the propagation's thread to the window's.
-    _frame_written = QtSignal(object, int)
+    #: An open stack, and a frame of its labels; Qt carries it from the propagation's thread to the window's.
+    frame_written = QtSignal(object, int)
 
     def __init__(self, viewer: ViewerModel) -> None:
         super().__init__()
@@ -117,23 +111,20 @@ class Controller(QObject):
         self.location: Location | None = None
         self.layers: PromptLayers | None = None
         self.preview: Preview | None = None
+        self.stacks = Stacks(self)
         self.masks, self.stack, self.concepts = MaskActions(self), StackActions(self), FindActions(self)
         self.tracks, self.track_layer = TrackActions(self), TrackLayer(self)
         self.models, self.adapting = ModelActions(), AdaptActions(self)
         self.object_id = 1
         self.sign: Sign = "positive"
         self.strategy: Strategy = "highest"
-        self.percentiles = DEFAULT_PERCENTILES
         self.one_each = self.uncertainty = self._by_hand = False
-        self.autosave = True
-        self._model = ModelChoice()
-        self._stacks: dict[StackView, OpenStack | None] = {}
         self._told: set[str] = set()
         self._sync_soon = self._timer(0, self.sync)
         self._redraw_soon = self._timer(REDRAW_DELAY, self.output.redraw)
         self._course_soon = self._timer(COURSE_DELAY, self.stack.show_course)
         self._prefetch_soon = self._timer(PREFETCH_DELAY, self._prefetch)
-        self._frame_written.connect(self._on_frame_written)
+        self.frame_written.connect(self._on_frame_written)
         for emitter, slot in self._connections():
             emitter.connect(slot)
 
@@ -178,6 +169,28 @@ class Controller(QObject):
             self.set_object(self.layers.highest_id() or 1)
         self.view_changed.emit()
 
+    def _start_afresh(self) -> None:
+        """Close every session; the layers still hold the prompts, and open them again."""
+        self.propagation.cancel()
+        self.jobs.clear()
+        self.stacks.close()
+        self._sync_soon.start()
+        self.track_layer.update_soon()
+
+    def _leave_image(self) -> None:
+        self._start_afresh()
+        if self.image is not None and self.layers is not None:
+            self.image.events.data.disconnect(self._on_output_replaced)
+            self.layers.changed.disconnect(self._on_drawn)
+            self.layers.tool_changed.disconnect(self._set_next)
+            self.layers.close()
+        if self.preview is not None:
+            self.preview.close()
+        self.concepts.leave()
+        self.track_layer.leave()
+        self.image = self.location = self.layers = self.preview = None
+        self.output.choose(None, None)
+
     def choose_axis(self, axis: int | None) -> None:
         """Propagate along another axis of the image."""
         if self.location is not None:
@@ -202,52 +215,9 @@ class Controller(QObject):
             self.output.highest = highest
             self.set_object(max(self.object_id, highest + 1))
 
-    @property
-    def computes_on(self) -> str:
-        """The device that the model is on."""
-        return self._model.where
-
-    def choose_model(self, name: str, device: str = "auto", dtype: str = "auto") -> None:
-        """Answer with another model from now on; prompts and labels stay. It is loaded when it is first needed."""
-        if (name, device, dtype) == (self._model.name, self._model.device, self._model.dtype):
-            return
-        chosen = self._model = ModelChoice(name, device, dtype)
-        self._change_stacks(lambda stack: stack.session.use_model(chosen.load()), f"Loading {name}…")
-
-    def choose_percentiles(self, low: float, high: float) -> None:
-        """Show models the intensities between two percentiles from now on; prompts and labels stay."""
-        if low >= high:
-            show_warning(f"The lower percentile, {low:g}, must lie below the upper, {high:g}.")
-            return
-        self.percentiles = low, high
-        self._change_stacks(lambda stack: stack.use_percentiles((low, high)), "Measuring intensities…")
-
-    def _change_stacks(self, change: Callable[[OpenStack], None], busy: str) -> None:
-        """Change what all answers depend on, and ask again."""
-        self.propagation.cancel()
-        stacks = self.stacks()
-
-        def work() -> None:
-            for stack in stacks:
-                change(stack)
-
-        def then(_: None) -> None:
-            for stack in stacks:
-                stack.forget_answers()
-            self.concepts.result = None
-            self.concepts.show()
-            self.sync()
-
-        if stacks:
-            self.jobs.submit(work, then, busy)
-
     def choose_one_each(self, one_each: bool) -> None:
         """Let each point, box or outline begin an object of its own, or belong to the current one."""
         self.one_each = one_each
-
-    def choose_autosave(self, autosave: bool) -> None:
-        """Let the labels made from now on be kept on disk while they grow, or in memory only."""
-        self.autosave = autosave
 
     def show_uncertainty(self, shown: bool) -> None:
         """Show how sure the model is of the current object's outline, or do not."""
@@ -279,7 +249,7 @@ class Controller(QObject):
         else:
             self.layers.take_in_hand(tool)
         self._set_next()
-        self._open(view)
+        self.stacks.open(view)
 
     # -- where we are -----------------------------------------------------------------------------
 
@@ -300,11 +270,7 @@ class Controller(QObject):
         view = self.view()
         if view is None or self.location is None:
             return None, (self.object_id, 0)
-        return self._stacks.get(view), (self.object_id, self.location.frame(view))
-
-    def stacks(self) -> list[OpenStack]:
-        """Return the stacks of this image that are open."""
-        return [stack for stack in self._stacks.values() if stack is not None]
+        return self.stacks.get(view), (self.object_id, self.location.frame(view))
 
     # -- prompts ----------------------------------------------------------------------------------
 
@@ -324,14 +290,14 @@ class Controller(QObject):
             stack.update(drawn, key)
             self.show()
         elif drawn:
-            self._open(view)
+            self.stacks.open(view)
         if by_hand and self.one_each and key in drawn:
             self.next_object()
 
     def next_id(self) -> int:
         """Return an object id that nothing has yet."""
         used = [self.output.highest, self.layers.highest_id() if self.layers else 0]
-        used += [stack.session.next_object_id() - 1 for stack in self.stacks()]
+        used += [stack.session.next_object_id() - 1 for stack in self.stacks.all()]
         return max(used) + 1
 
     def next_object(self) -> None:
@@ -344,75 +310,7 @@ class Controller(QObject):
         self.layers.replace(view, key, stack.held(key))
         stack.restored(key, self.layers.read(view)[0].get(key))
 
-    def _take_paint(self) -> None:
-        """Keep what was painted into the preview."""
-        if self.preview is not None and self.preview.place is not None:
-            stack = self._stacks.get(self.preview.place[0])
-            if stack is not None:
-                stack.painted.update(self.preview.painted())
-
-    # -- opening ----------------------------------------------------------------------------------
-
-    def _open(self, view: StackView, encode: bool = True) -> None:
-        """Load the model, open the stack and, for clicks, encode the plane on display, all in another thread."""
-        if view in self._stacks or self.image is None or self.location is None:
-            return
-        image = self.image
-        own = (self.output.layer is None and self.autosave) or self.output.path is not None
-        path = place_for_labels(image, view) if own else None
-        try:
-            labels = PlaneLabels(self.output.ensure(image).data, view) if path is None else path
-        except MemoryError:
-            show_warning("There is not enough memory for a labels layer of this size; choose a smaller image.")
-            return
-        self._stacks[view] = None
-        stacks, chosen, percentiles = self._stacks, self._model, self.percentiles
-        kept = float(preference("defaults", "embeddings", KEPT))
-        frame = self.location.frame(view)
-
-        def work() -> tuple[OpenStack, int]:
-            stack = OpenStack(open_session(image, view, chosen.load(), labels), self.jobs, self.show)
-            if kept > 0:
-                stack.session.embeddings = api.kept_embeddings(kept)
-            if percentiles != DEFAULT_PERCENTILES:
-                stack.use_percentiles(percentiles)
-            if encode:
-                stack.session.embedding(frame)
-            return stack, 0 if path is None else largest_id(stack.session.labels)
-
-        def then(opened: tuple[OpenStack, int]) -> None:
-            stack, highest = opened
-            stacks[view], stack.strategy = stack, self.strategy
-            self.words_changed.emit(getattr(stack.session.model, "words", ()))
-            stack.session.labels_changed.connect(lambda frame: self._frame_written.emit(stack, frame))
-            if path is not None:
-                self.output.show(stack.session.labels, path, image, highest)
-                self.output_changed.emit()
-                self._take_up(view, stack)
-            self.sync()
-
-        def failed() -> None:
-            stacks.pop(view, None)
-
-        loading = f"loading {chosen.name}, " if chosen.model is None else ""
-        busy = f"{loading}{f'encoding plane {frame}' if encode else 'opening the stack'}…".capitalize()
-        self.jobs.submit(work, then, busy, failed, late=lambda opened: close_session(opened[0].session))
-
-    def with_stack(self, act: Callable[[OpenStack], None]) -> None:
-        """Do something with the stack on display, which is opened for it if need be."""
-        view = self.view(tell=True)
-        if view is None:
-            return
-        self._open(view, encode=False)
-        # After the opening, which may take a while, or fail.
-        self.jobs.submit(lambda: None, lambda _: self._with_open(view, act))
-
-    def _with_open(self, view: StackView, act: Callable[[OpenStack], None]) -> None:
-        stack = self._stacks.get(view)
-        if stack is not None:
-            act(stack)
-
-    def _take_up(self, view: StackView, stack: OpenStack) -> None:
+    def take_up(self, view: StackView, stack: OpenStack) -> None:
         """Draw the prompts of a session that was brought back from disk."""
         assert self.layers is not None
         drawn, _ = self.layers.read(view)
@@ -424,36 +322,12 @@ class Controller(QObject):
         if not drawn:
             self.next_object()
 
-    def _prefetch(self) -> None:
-        """Encode the plane on display before it is clicked."""
-        stack, (_, frame) = self.here()
-        if stack is None or stack.session.is_embedded(frame) or not self.jobs.idle or self.propagation.running:
-            return
-        stack.embed(frame)
-
-    def _start_afresh(self) -> None:
-        """Close every session; the layers still hold the prompts, and open them again."""
-        self.propagation.cancel()
-        self.jobs.clear()
-        for stack in self.stacks():
-            close_session(stack.session)
-        self._stacks = {}
-        self._sync_soon.start()
-        self.track_layer.update_soon()
-
-    def _leave_image(self) -> None:
-        self._start_afresh()
-        if self.image is not None and self.layers is not None:
-            self.image.events.data.disconnect(self._on_output_replaced)
-            self.layers.changed.disconnect(self._on_drawn)
-            self.layers.tool_changed.disconnect(self._set_next)
-            self.layers.close()
-        if self.preview is not None:
-            self.preview.close()
-        self.concepts.leave()
-        self.track_layer.leave()
-        self.image = self.location = self.layers = self.preview = None
-        self.output.choose(None, None)
+    def _take_paint(self) -> None:
+        """Keep what was painted into the preview."""
+        if self.preview is not None and self.preview.place is not None:
+            stack = self.stacks.get(self.preview.place[0])
+            if stack is not None:
+                stack.painted.update(self.preview.painted())
 
     # -- events -----------------------------------------------------------------------------------
 
@@ -494,6 +368,13 @@ class Controller(QObject):
             # A click into a volume has no plane to stand on.
             self.layers.put_down()
         self.view_changed.emit()
+
+    def _prefetch(self) -> None:
+        """Encode the plane on display before it is clicked."""
+        stack, (_, frame) = self.here()
+        if stack is None or stack.session.is_embedded(frame) or not self.jobs.idle or self.propagation.running:
+            return
+        stack.embed(frame)
 
     def _on_frame_written(self, stack: OpenStack, frame: int) -> None:
         self.track_layer.on_frame(stack, frame)
@@ -544,14 +425,14 @@ class Controller(QObject):
             self._show_status("")
 
     def _show_status(self, busy: str) -> None:
-        text = self._model.describe()
+        text = self.stacks.model.describe()
         stack, (_, frame) = self.here()
         if stack is not None:
             text += f", plane {frame} is {'' if stack.session.is_embedded(frame) else 'not '}encoded"
         if self.output.path is not None:
             text += f"; everything is saved in {self.output.path.name}"
         self.status_changed.emit(busy or text)
-        self.memory_changed.emit(self._model.describe_memory())
+        self.memory_changed.emit(self.stacks.model.describe_memory())
 
     def _timer(self, delay: int, slot: Callable[[], None]) -> QTimer:
         timer = QTimer(self)

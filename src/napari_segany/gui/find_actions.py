@@ -140,7 +140,7 @@ class FindActions:
                 partial(look, stack.session, region, progress), partial(self._on_found, stack, view, frame), busy
             )
 
-        controller.with_stack(ask)
+        controller.stacks.use(ask)
 
     def _on_found(self, stack: OpenStack, view: StackView, frame: int, objects: Instances) -> None:
         self.result, self.current = Result(stack, view, frame, objects), 0
@@ -243,7 +243,7 @@ class FindActions:
 
             controller.jobs.submit(lambda: None, lambda _: controller.propagation.start(visits, stop - start))
 
-        controller.with_stack(begin)
+        controller.stacks.use(begin)
 
     def leave(self) -> None:
         """Forget everything of this image."""

@@ -90,7 +90,7 @@ class MaskActions:
     def choose_strategy(self, strategy: Strategy) -> None:
         """Choose among candidates by another rule, where the person has not chosen."""
         self._controller.strategy = strategy
-        for stack in self._controller.stacks():
+        for stack in self._controller.stacks.all():
             stack.strategy = strategy
         self._controller.show()
 

@@ -47,7 +47,7 @@ class TrackActions:
         def look(stack: OpenStack) -> None:
             controller.jobs.submit(stack.session.doubts, then, "Looking through the labels…")
 
-        controller.with_stack(look)
+        controller.stacks.use(look)
 
     def go_to(self, row: int) -> None:
         """Show the object and the plane of a line of the list."""
@@ -84,7 +84,7 @@ class TrackActions:
         def write(stack: OpenStack) -> None:
             controller.jobs.submit(partial(stack.session.export_tracks, path), then, "Exporting tracks…")
 
-        controller.with_stack(write)
+        controller.stacks.use(write)
 
     def _edit(self, edit: Callable[[Any], Any], then: Callable[[Any], None]) -> None:
         controller = self._controller

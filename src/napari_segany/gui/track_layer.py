@@ -62,7 +62,7 @@ class TrackLayer:
             return
         self.shown = shown
         if shown:
-            self._controller.with_stack(lambda _: self._soon.start())
+            self._controller.stacks.use(lambda _: self._soon.start())
         elif self.layer is not None and self.layer in self._controller.viewer.layers:
             self._controller.viewer.layers.remove(self.layer)
 

@@ -95,14 +95,14 @@ class SegmentWidget(QWidget):
         # A function that does not belong to the widget, which Qt would not call any more.
         self.destroyed.connect(self._close)
         self._on_model()
-        self.controller.choose_autosave(self.images.autosave.isChecked())
+        self.controller.stacks.choose_autosave(self.images.autosave.isChecked())
         self._on_image(self.images.image.layer)
         self._on_output(self.images.output.layer)
 
     def _connect_controls(self) -> None:
         controller, images, prompts, propagate = self.controller, self.images, self.prompts, self.propagate
         masks, stack, concepts, find = controller.masks, controller.stack, controller.concepts, self.concepts
-        models = self.models
+        models, stacks = self.models, controller.stacks
         find.threshold.valueChanged.connect(concepts.choose_threshold)
         find.only_seen.toggled.connect(concepts.choose_only_seen)
         find.table.cellClicked.connect(lambda row, _: concepts.select(row))
@@ -112,9 +112,9 @@ class SegmentWidget(QWidget):
         images.model.currentIndexChanged.connect(lambda _: self._on_model())
         models.device_changed.connect(self._on_model)
         models.precision.currentIndexChanged.connect(lambda _: self._on_model())
-        images.autosave.toggled.connect(controller.choose_autosave)
+        images.autosave.toggled.connect(stacks.choose_autosave)
         for box in (images.low, images.high):
-            box.valueChanged.connect(lambda _: controller.choose_percentiles(images.low.value(), images.high.value()))
+            box.valueChanged.connect(lambda _: stacks.choose_percentiles(images.low.value(), images.high.value()))
         for tool in ("points", "boxes", "lasso", "scribble", "brush"):
             getattr(prompts, tool).clicked.connect(lambda _=False, tool=tool: controller.use_tool(tool))
         prompts.object_id.valueChanged.connect(controller.set_object)
@@ -224,11 +224,11 @@ class SegmentWidget(QWidget):
     def _on_model(self) -> None:
         name, models = self.images.model.currentText(), self.models
         if name:
-            self.controller.choose_model(name, models.device.currentText(), models.precision.currentText())
+            self.controller.stacks.choose_model(name, models.device.currentText(), models.precision.currentText())
 
     def _on_out_of_memory(self, sentence: str) -> None:
         """Go on on the CPU when a GPU's memory ran out; elsewhere say so."""
-        where = self.controller.computes_on
+        where = self.controller.stacks.model.where
         if not where.startswith(("cuda", "mps")):
             show_warning(sentence)
             return
