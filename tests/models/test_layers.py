@@ -47,6 +47,7 @@ def test_attention_in_chunks_equals_the_fused_kernel(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(long_attention, "SCORES_AT_ONCE", 30 * 7)  # at most seven of the queries
     monkeypatch.setattr(long_attention, "TILE", 8)
     monkeypatch.setattr(long_attention, "LONG", 30)
+    monkeypatch.setattr(long_attention, "HAS_AMX", False)
     q, k, v = (torch.randn(2, count, 3, 8).transpose(1, 2) for count in (17, 30, 30))
     with torch.inference_mode():
         expected = F.scaled_dot_product_attention(q, k, v)

@@ -16,22 +16,24 @@ SCORES_AT_ONCE = 2**25
 TILE = 1024
 #: Sums of powers between which nothing that counts was too large or too small for a float.
 SAFE = 1e-30, 1e30
-#: Keys from which on CPUs are slow with the fused kernel in half precision.
+#: Keys from which on CPUs without tiles of their own (AMX) are slow with the fused kernel in half precision.
 LONG = 256
+HAS_AMX = torch.cpu._is_amx_tile_supported()
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax attention of several heads, (B, heads, N, C) to the same, by what is fastest."""
-    if q.device.type != "cpu" or q.dtype == torch.float32 or k.shape[2] < LONG or q.requires_grad:
-        return F.scaled_dot_product_attention(q, k, v)
-    return long_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)).view_as(q)
+    slow = q.device.type == "cpu" and q.dtype != torch.float32 and k.shape[2] >= LONG and not HAS_AMX
+    if slow and not q.requires_grad:
+        return long_attention(q.flatten(0, 1), k.flatten(0, 1), v.flatten(0, 1)).view_as(q)
+    return F.scaled_dot_product_attention(q, k, v)
 
 
 def long_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax attention of one head in chunks of queries.
 
-    On CPUs the fused kernel runs half precision at the speed of single
-    precision.
+    On CPUs without AMX the fused kernel runs half precision at the speed of
+    single precision, and on all it wants values as wide as the keys.
 
     Parameters
     ----------
