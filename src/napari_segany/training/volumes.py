@@ -47,10 +47,6 @@ STEPS = (0.7, 3.2)
 LEANING = 0.35
 #: Greatest blur across planes, in units of an object's planes: along their axis some microscopes hardly resolve it.
 BLUR_ACROSS = 0.5
-#: Mean and deviation of the logarithm of a gamma. Mid tones of real stacks, out of focus, are brighter than generated.
-GAMMA = -0.2, 0.45
-#: Brightness is multiplied by so much at most, and cut off where it is too large.
-SATURATED = 2.0
 AT_ONCE = 12
 LEARNING_RATE, WEIGHT_DECAY, WARMUP, EMA = 2.5e-3, 0.02, 100, 0.998
 #: Seconds after which the weights are written.
@@ -219,14 +215,12 @@ def _cut(
 
 
 def _changed(pixels: np.ndarray, across: float, rng: Rng) -> np.ndarray:
-    """Saturation, another gamma, contrast turned round, blur, noise, planes of other brightness; each at times.
+    """Another gamma, contrast turned round, blur, noise, planes of other brightness; each at times.
 
     `across` is the greatest blur across planes.
     """
-    if chance(rng, 0.3):
-        pixels = (pixels * rng.uniform(1.0, SATURATED)).clip(max=1.0)
-    if chance(rng, 0.6):
-        pixels = pixels ** math.exp(rng.normal(*GAMMA))
+    if chance(rng, 0.5):
+        pixels = pixels ** math.exp(rng.normal(0, 0.35))
     if chance(rng, 0.06):
         pixels = 1 - pixels
     if chance(rng, 0.3):
