@@ -70,10 +70,10 @@ def _gather_in_tiles(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q2 = q / math.log(2)
     total = torch.zeros(len(q), 1)
     gathered = torch.zeros(len(q), v.shape[1])
-    tile = q.new_empty(len(q) * TILE)
+    tile, part = q.new_empty(len(q) * TILE), q.new_empty(gathered.shape)
     for keys, values in zip(k.split(TILE), v.split(TILE), strict=True):
         powers = product(q2, keys, tile[: len(q) * len(keys)].view(len(q), -1)).exp2_()
         total += powers.sum(dim=-1, keepdim=True)
-        gathered += linear(powers, values.t())
+        gathered += product(powers, values.t(), part)
     least, most = total.aminmax()
     return gathered / total if least > SAFE[0] and most < SAFE[1] else _gather(q, k, v)
