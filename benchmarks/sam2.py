@@ -164,7 +164,7 @@ def stages(model: Sam2Model, pixels: torch.Tensor, objects: int) -> dict[str, Ca
 
 
 def products(call: Callable[[], object]) -> float:
-    """GFLOP of a stage's matrix products, counted in half precision; the fused attention of windows is left out."""
+    """GFLOP of a stage's matrix products, counted in half precision; fused attention is left out."""
     onednn = {torch.ops.mkldnn._linear_pointwise: lambda x, weight, *_, **__: 2 * math.prod(x) * weight[0]}
     with FlopCounterMode(display=False, custom_mapping=onednn) as counter:
         call()
