@@ -15,7 +15,9 @@ Strategy = Literal["highest", "balanced", "largest", "smallest"]
 SPECK_LOGIT = np.float32(0.1)
 
 
-def linear_interpolation(n_in: int, n_out: int, start: float = 0.0, stop: float | None = None) -> np.ndarray:
+def linear_interpolation(
+    n_in: int, n_out: int, start: float = 0.0, stop: float | None = None, within: slice | None = None
+) -> np.ndarray:
     """Matrix that resamples `n_in` samples to `n_out` by linear interpolation.
 
     Samples are cell centres and edges are clamped, as in
@@ -26,6 +28,8 @@ def linear_interpolation(n_in: int, n_out: int, start: float = 0.0, stop: float 
     n_in, n_out : int
     start, stop : float
         Part of the input, in input cells, that the output covers; all of it by default.
+    within : slice, optional
+        Samples that count, in whose place beyond them the nearest one stands; all by default.
 
     Returns
     -------
@@ -33,7 +37,8 @@ def linear_interpolation(n_in: int, n_out: int, start: float = 0.0, stop: float 
     """
     stop = float(n_in) if stop is None else stop
     position = start + (np.arange(n_out) + 0.5) * ((stop - start) / max(n_out, 1)) - 0.5
-    position = np.clip(position, 0.0, n_in - 1)
+    first, end, _ = (within or slice(n_in)).indices(n_in)
+    position = np.clip(position, first, max(first, end - 1))
     lower = np.minimum(np.floor(position).astype(np.int64), max(n_in - 2, 0))
     upper = np.minimum(lower + 1, n_in - 1)
     weight = position - lower

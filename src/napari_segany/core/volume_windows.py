@@ -96,19 +96,21 @@ class VolumeWindow:
         return y0, x0, y1, x1
 
     @cached_property
-    def _along(self) -> tuple[np.ndarray, np.ndarray]:
-        """(side,) bool each: rows and columns of cells whose centre lies in the image."""
+    def _cells(self) -> tuple[slice, slice]:
+        """Rows and columns of cells whose centre lies in the image; there may be none in an image narrower than one."""
         at = (np.arange(self.shape.side) - (self.shape.side - 1) / 2) * self.scale
         rows, cols = (
-            (c + at >= -0.5) & (c + at <= n - 0.5) for c, n in zip(self.centre, self.image_shape, strict=True)
+            slice(int(np.searchsorted(c + at, -0.5)), int(np.searchsorted(c + at, n - 0.5, side="right")))
+            for c, n in zip(self.centre, self.image_shape, strict=True)
         )
         return rows, cols
 
     @cached_property
     def inside(self) -> np.ndarray:
         """(side, side) bool: cells whose centre lies in the image."""
-        rows, cols = self._along
-        return rows[:, None] & cols
+        inside = np.zeros((self.shape.side, self.shape.side), dtype=bool)
+        inside[self._cells] = True
+        return inside
 
     def sampled(self, pixels: np.ndarray, origin: tuple[int, int]) -> np.ndarray:
         """Values (h, w) of a part of a plane, which begins at `origin` and reaches over the window, at the cells.
@@ -143,13 +145,9 @@ class VolumeWindow:
         """How logits of its cells reach a plane's pixels; those of cells beyond the image's edge do not."""
         y0, x0, y1, x1 = self.box
         matrices = []
-        for first, stop, c, inside in zip((y0, x0), (y1, x1), self.centre, self._along, strict=True):
-            cells = np.flatnonzero(inside)
-            matrix = np.zeros((stop - first, self.shape.side), dtype=np.float32)
-            if len(cells):  # an image may be narrower than a cell
-                start, end = ((e - 0.5 - c) / self.scale + self.shape.side / 2 - cells[0] for e in (first, stop))
-                matrix[:, cells] = linear_interpolation(len(cells), stop - first, start, end)
-            matrices.append(matrix)
+        for first, stop, c, cells in zip((y0, x0), (y1, x1), self.centre, self._cells, strict=True):
+            start, end = ((edge - 0.5 - c) / self.scale + self.shape.side / 2 for edge in (first, stop))
+            matrices.append(linear_interpolation(self.shape.side, stop - first, start, end, cells))
         return LogitsGrid(self.image_shape, (y0, x0), matrices[0], matrices[1])
 
 

@@ -99,10 +99,8 @@ class View:
         for origin, extent, cells in zip(self.origin, image_shape, self.cells(image_shape), strict=True):
             first = min(max(0, math.floor(origin * scale)), extent)
             last = max(first, min(extent, math.ceil((origin + WINDOW) * scale)))
-            start, stop = ((edge / scale - origin) / 4 - cells.start for edge in (first, last))
-            matrix = np.zeros((last - first, N_CELLS), dtype=np.float32)
-            matrix[:, cells] = linear_interpolation(cells.stop - cells.start, last - first, start, stop)
-            matrices.append(matrix)
+            start, stop = ((edge / scale - origin) / 4 for edge in (first, last))
+            matrices.append(linear_interpolation(N_CELLS, last - first, start, stop, cells))
             starts.append(first)
         return LogitsGrid(image_shape, (starts[0], starts[1]), matrices[0], matrices[1])
 
